@@ -1,0 +1,2 @@
+-- 1,000 rows.
+INSERT INTO bare (body) SELECT unnest(bodies) FROM payload;

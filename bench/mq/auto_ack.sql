@@ -1,0 +1,1 @@
+SELECT id, body FROM mq.dequeue('bench', auto_ack => true);

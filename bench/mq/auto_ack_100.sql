@@ -1,0 +1,1 @@
+SELECT id, body FROM mq.dequeue('bench', 100, auto_ack => true);

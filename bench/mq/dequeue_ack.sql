@@ -1,0 +1,1 @@
+SELECT m.id, m.body, mq.ack(m) FROM mq.dequeue('bench') m;

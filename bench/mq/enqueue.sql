@@ -1,0 +1,1 @@
+SELECT mq.enqueue('bench', :body);

@@ -1,0 +1,1 @@
+SELECT mq.enqueue_batch('bench', :bodies);

@@ -1,0 +1,1 @@
+SELECT mq.create_queue('bench');

@@ -1,0 +1,619 @@
+/*-------------------------------------------------------------------------
+ * dequeue.c
+ *		Choose and lease.
+ *
+ * A claim, without writing anything:
+ *	  1. Room for the local records is made.
+ *	  2. Under the partition's lock candidates are taken off the lists in the
+ *		 order of lanes, and each becomes an OPEN lease with a local record.
+ *		 When a list is empty and its lane is not, the lane is scanned first
+ *		 (lane.c), without the lock.
+ *	  3. Without the lock each candidate's row is looked at once more: one that
+ *		 is gone is dropped, one that somebody holds is put on the blocked list,
+ *		 one whose time has not come is left to its lane.
+ *	  4. What is left is handed to the caller.  Only when the whole dequeue has
+ *		 succeeded are the claims marked as handed out: an error before that
+ *		 gives them back uncounted.
+ *	  The transaction's end decides about them (outcome.c).
+ *
+ * A message on its last attempt is delivered alone: it ends the batch before
+ * it, or is the only one.
+ */
+#include "dequeue.h"
+
+#include "clock.h"
+#include "guc.h"
+#include "pgstat.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+#include "utils/inval.h"
+
+#define BATCH	256				/* candidates taken in one go */
+
+typedef struct Taken
+{
+	MqLease    *lease;
+	int			claim;
+	int64		id;
+	ItemPointerData tid;
+	int			lane;
+	MqPos		pos;
+	MqHolder	holder;
+	MqLook		look;
+	bool		from_failed;
+	int32		attempts;
+} Taken;
+
+/* A claim in progress. */
+typedef struct Claimer
+{
+	const MqDequeue *d;
+	MqDef	   *def;
+	Relation	rel;
+	MqTouch    *touch;
+	MqReader	reader;
+	int64		receipt;
+	int64		duration;
+	int			got;
+	MqDelivery *out;
+	int			max_out;
+	bool		peek;			/* only look whether there is one */
+	bool		full;			/* the lease table is full */
+	bool		ended;			/* the batch is complete */
+	int64		blocks;
+} Claimer;
+
+static int64
+blocks_touched(void)
+{
+	return pgBufferUsage.shared_blks_hit + pgBufferUsage.shared_blks_read;
+}
+
+/* The lease is ours from here on; the record says so. The partition is locked. */
+static void
+open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
+{
+	MqTouch    *touch = c->touch;
+	MqClaim    *record = &touch->claims.a[touch->claims.n];
+
+	l->receipt = c->receipt;
+	l->leased_at = now;
+	l->duration = c->duration;
+	l->session = c->d->session;
+	l->holder = MqMyProcNumber();
+	l->settler = MqMyProcNumber();
+	l->pid = MyProcPid;
+	l->claim = touch->claims.n;
+	l->until = DT_NOEND;
+	strlcpy(l->consumer, c->d->consumer, NAMEDATALEN);
+
+	record->lease = l;
+	record->id = l->id;
+	record->receipt = c->receipt;
+	record->handed_out = false;
+	record->settled = false;
+	record->sub = GetCurrentSubTransactionId();
+	t->lease = l;
+	t->claim = touch->claims.n++;
+	t->id = l->id;
+}
+
+/*
+ * Step 2.  Returns how many candidates were leased; if none, *next says what is
+ * to be done instead.  The partition is locked.
+ */
+static int
+take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
+	 MqNext *next, MqScanJob *job)
+{
+	int			n = 0;
+
+	*next = MQ_NEXT_NONE;
+	while (n < want)
+	{
+		MqLease    *retry = mq_lease_retry(q, now);
+		MqCandidate cand;
+		MqLease    *l;
+		Taken	   *t = &taken[n];
+		int			limit = retry ? MQ_LANE_DUE(retry->priority) : MQ_NLANES;
+
+		*next = mq_lane_next(q, now, limit, &cand, job);
+		if (*next == MQ_NEXT_NONE && retry)
+		{
+			t->tid = mq_lease_place(retry).tid;
+			t->lane = MQ_LANE_DUE(retry->priority);
+			t->pos = (MqPos) {retry->until, retry->id};
+			t->from_failed = true;
+			t->attempts = retry->attempts;
+			mq_lease_reopen(retry);
+			open_lease(c, retry, now, t);
+			n++;
+			continue;
+		}
+		if (*next != MQ_NEXT_ROW)
+			break;
+		if (mq_lease_find(q, cand.pos.id) != NULL)
+			continue;			/* listed twice; the lease's end lists it anew */
+		l = mq_lease_new(q, cand.pos.id);
+		if (l == NULL)
+		{
+			MqPlace		p;
+
+			p.id = cand.pos.id;
+			p.tid = cand.tid;
+			p.priority = MQ_LANE_PRIORITY(cand.lane);
+			p.timed = MQ_LANE_IS_DUE(cand.lane);
+			p.ready_at = cand.pos.t;
+			mq_lane_add(q, &p);
+			c->full = true;
+			*next = MQ_NEXT_NONE;
+			break;
+		}
+		l->attempts = 0;
+		l->tid = cand.tid;
+		l->relnode = q->relnode;
+		l->priority = MQ_LANE_PRIORITY(cand.lane);
+		l->ready_at = DT_NOBEGIN;
+		t->tid = cand.tid;
+		t->lane = cand.lane;
+		t->pos = cand.pos;
+		t->from_failed = false;
+		t->attempts = 0;
+		open_lease(c, l, now, t);
+		n++;
+	}
+	/* a scan taken on together with candidates is for the next round */
+	return n;
+}
+
+static void
+add_delivery(Claimer *c, Taken *t, const MqRow *row)
+{
+	MqDelivery *d;
+
+	if (c->got >= c->max_out)
+	{
+		c->max_out = Max(c->max_out * 2, 16);
+		c->out = c->out ? repalloc_huge(c->out, c->max_out * sizeof(MqDelivery)) :
+			palloc(c->max_out * sizeof(MqDelivery));
+	}
+	d = &c->out[c->got++];
+	d->row = *row;
+	d->claim = t->claim;
+	d->attempts = t->attempts;
+	d->receipt = c->receipt;
+}
+
+/*
+ * Step 3: looks at the rows, then under the lock keeps or gives back.  Returns
+ * with the lock released.
+ */
+static void
+sift(Claimer *c, Taken *taken, int n, TimestampTz now)
+{
+	int			partition = mq_partition_of(MyDatabaseId, c->def->relid);
+	int32		max_attempts = c->def->policy.max_attempts;
+	int			kept = 0;
+	int			keep_until = n; /* candidates from here on go back unseen */
+	int			first = c->got;
+	MqQueue    *q;
+	MqWakeList	wake = {0};
+
+	for (int i = 0; i < n; i++)
+	{
+		Taken	   *t = &taken[i];
+		MqRow		row;
+
+		t->look = mq_row_look(&c->reader, t->id, &t->tid, &row, &t->holder);
+		if (t->look != MQ_LOOK_OK)
+			continue;
+		if (!t->from_failed)
+		{
+			t->attempts = row.attempts;
+
+			/* its lane will come to it when its time has come */
+			if (row.expires_at <= now || (row.place.timed && row.place.ready_at > now))
+			{
+				t->look = MQ_LOOK_GONE;
+				continue;
+			}
+		}
+		else
+			t->attempts = Max(t->attempts, row.attempts);
+		if (max_attempts > 0 && t->attempts + 1 >= max_attempts && c->got > 0)
+		{
+			keep_until = i;
+			c->ended = true;
+			break;
+		}
+		add_delivery(c, t, &row);
+		kept++;
+		if (max_attempts > 0 && t->attempts + 1 >= max_attempts)
+		{
+			keep_until = i + 1;
+			c->ended = true;
+			break;
+		}
+	}
+
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, c->def->relid, c->def->hint);
+	for (int i = 0, k = first; q && i < n; i++)
+	{
+		Taken	   *t = &taken[i];
+		MqClaim    *record = &c->touch->claims.a[t->claim];
+		MqLease    *l = t->lease;
+
+		if (!mq_claim_is_mine(q, record))
+		{
+			/* dropped by a delete that came in between */
+			if (i < keep_until && t->look == MQ_LOOK_OK)
+				k++;
+			continue;
+		}
+		if (i >= keep_until)
+		{
+			MqPlace		p;
+
+			/* back to the list it was taken from, or to its retry */
+			p.id = t->id;
+			p.tid = t->tid;
+			p.priority = MQ_LANE_PRIORITY(t->lane);
+			p.timed = MQ_LANE_IS_DUE(t->lane);
+			p.ready_at = t->pos.t;
+			if (t->from_failed)
+				mq_return_claim(q, l);
+			else
+			{
+				mq_lease_free(l);
+				mq_lane_add(q, &p);
+			}
+			record->lease = NULL;
+		}
+		else if (t->look == MQ_LOOK_OK)
+		{
+			MqRow	   *row = &c->out[k++].row;
+
+			l->tid = row->place.tid;
+			l->relnode = q->relnode;
+			l->priority = row->place.priority;
+			if (!t->from_failed)
+			{
+				l->ready_at = row->place.timed ? row->place.ready_at : DT_NOBEGIN;
+				mq_count_leased(q, l->ready_at, 1);
+			}
+			l->attempts = t->attempts;
+			if (!c->peek)
+			{
+				q->n.delivered++;
+				if (t->attempts > 0)
+					q->n.redelivered++;
+			}
+		}
+		else
+		{
+			if (t->look == MQ_LOOK_HELD)
+			{
+				if (t->from_failed)
+					mq_lease_put_back(l, mq_time_add(now, USECS_PER_SEC));
+				else
+				{
+					mq_lease_free(l);
+					mq_lane_block(q, t->lane, t->pos, t->id, &t->tid, &t->holder);
+				}
+			}
+			else
+				mq_lease_free(l);
+			record->lease = NULL;
+		}
+	}
+	if (q)
+	{
+		int64		b = blocks_touched();
+
+		q->n.rows_examined += c->reader.examined;
+		q->n.blocks_touched += b - c->blocks;
+		c->reader.examined = 0;
+		c->blocks = b;
+		if (keep_until < n)
+			mq_wake_pick(q, n - keep_until, &wake);
+	}
+	mq_unlock(partition);
+	mq_wake_send(&wake);
+}
+
+/* Waits until whoever scans this queue has finished; the partition is locked. */
+static void
+wait_for_scan(MqQueue *q)
+{
+	ConditionVariablePrepareToSleep(&q->scanned);
+	mq_unlock(q->partition);
+	ConditionVariableTimedSleep(&q->scanned, 100, PG_WAIT_EXTENSION);
+	ConditionVariableCancelSleep();
+}
+
+/*
+ * Claims up to max messages that are there now.  The table is locked.
+ */
+static void
+claim(Claimer *c)
+{
+	Taken	   *taken = palloc(sizeof(Taken) * Min(c->d->max, BATCH));
+	MqScanJob  *job = NULL;
+	bool		retired = false;
+	bool		helped = false;
+
+	mq_reader_init(&c->reader, c->def, c->rel);
+	c->blocks = blocks_touched();
+	c->full = c->ended = false;
+	while (c->got < c->d->max && !c->ended)
+	{
+		int			want = Min(c->d->max - c->got, BATCH);
+		TimestampTz now = mq_now();
+		MqNext		next;
+		MqQueue    *q;
+		int			n;
+
+		mq_array_reserve(c->touch->claims, want);
+		q = mq_queue_attach(c->def, c->rel);
+		c->touch->hint = q;
+		q->dequeued = now;
+		if (q->paused)
+		{
+			mq_unlock(q->partition);
+			break;
+		}
+		if (!retired && (q->nblocked > 0 || q->nprepared > 0))
+		{
+			mq_unlock(q->partition);
+			mq_outcome_retire(c->def->relid);
+			retired = true;
+			continue;
+		}
+		mq_lease_expire(q, now);
+		if (!c->peek && !helped && q->nfailed > 0 && !mq_worker_alive_hint())
+		{
+			/* nobody else would take the spent ones to the dead letters */
+			mq_unlock(q->partition);
+			mq_retry_bury(c->def);
+			helped = true;
+			continue;
+		}
+		if (job == NULL)
+			job = palloc(sizeof(MqScanJob));
+		n = take(c, q, now, taken, want, &next, job);
+		if (n == 0 && next == MQ_NEXT_WAIT)
+		{
+			wait_for_scan(q);
+			CHECK_FOR_INTERRUPTS();
+			continue;
+		}
+		mq_unlock(q->partition);
+		if (n > 0)
+			sift(c, taken, n, now);
+		if (next == MQ_NEXT_SCAN)
+		{
+			mq_lane_scan(job, &c->reader);
+			q = mq_queue_attach(c->def, c->rel);
+			mq_lane_merge(q, job);
+			mq_unlock(q->partition);
+		}
+		else if (n == 0)
+			break;
+		if (c->full)
+			break;
+	}
+	mq_reader_done(&c->reader);
+	if (c->full && c->got == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no room to lease messages of queue \"%s\"", c->def->name),
+				 errhint("Too many messages are in flight; settle some, or raise mq.max_in_flight (now %d).",
+						 mq_max_in_flight)));
+	pfree(taken);
+	if (job)
+		pfree(job);
+}
+
+/*
+ * Joins the waiters unless there is something to do at once.  Returns how long
+ * to sleep in milliseconds, or -1.
+ */
+static long
+prepare_to_wait(MqDef *def, Relation rel, TimestampTz deadline)
+{
+	TimestampTz now = mq_now();
+	TimestampTz until;
+	MqQueue    *q = mq_queue_attach(def, rel);
+	long		ms = -1;
+
+	if (q->paused ||
+		(!mq_lane_has_work(q, now) && mq_lease_next_event(q) > now))
+	{
+		mq_wait_enter(q);
+		until = Min(deadline, Min(mq_lane_next_due(q), mq_lease_next_event(q)));
+		if (q->paused)
+			until = deadline;
+		/* without a deadline of its own a sleep is cut to look around */
+		ms = mq_ms_until(until, now, 1000);
+	}
+	mq_unlock(q->partition);
+	return ms;
+}
+
+/* Before claiming for somebody who may have gone while we slept. */
+static void
+check_client(void)
+{
+	if (MyProcPort && whereToSendOutput == DestRemote && !pq_check_connection())
+		ereport(FATAL,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("connection to client lost")));
+}
+
+static void
+open_queue(Claimer *c)
+{
+	c->rel = mq_queue_open(c->d->queue, AccessShareLock, &c->def);
+	mq_require(c->def, ACL_SELECT | ACL_DELETE);
+	c->duration = c->d->session ? -1 :
+		c->d->lease >= 0 ? c->d->lease : c->def->policy.lease;
+	c->touch = mq_xact_touch(c->def->relid);
+}
+
+/*
+ * Takes up to max messages, waiting for the first if asked to.  The deliveries
+ * are allocated in the current memory context.  The caller calls mq_handed_out
+ * when nothing can fail any more.  Holds AccessShareLock on the table until
+ * the transaction ends if something was delivered, and none while asleep.
+ */
+int
+mq_dequeue(const MqDequeue *d, MqDelivery **deliveries, MqDef **def)
+{
+	Claimer		c = {0};
+	TimestampTz deadline = d->wait > 0 ? mq_time_add(mq_now(), d->wait) : DT_NOBEGIN;
+
+	mq_check_writable("mq.dequeue()");
+	c.d = d;
+	open_queue(&c);
+	mq_worker_ensure();
+	c.receipt = mq_next_receipt();
+	claim(&c);
+	while (c.got == 0 && d->wait > 0 && mq_now() < deadline)
+	{
+		long		ms = prepare_to_wait(c.def, c.rel, deadline);
+
+		if (ms >= 0)
+		{
+			relation_close(c.rel, AccessShareLock);
+			c.rel = NULL;
+			mq_wait_sleep(ms);
+			check_client();
+			AcceptInvalidationMessages();
+			open_queue(&c);
+			if (mq_now() >= deadline)
+				break;
+		}
+		else
+			CHECK_FOR_INTERRUPTS();
+		claim(&c);
+	}
+	mq_wait_leave();
+	if (c.got > 0)
+		relation_close(c.rel, NoLock);
+	else
+		relation_close(c.rel, AccessShareLock);
+
+	for (int i = 0; i < c.got; i++)
+		c.out[i].until = c.duration < 0 || d->auto_ack ? DT_NOEND :
+			mq_time_add(mq_now(), c.duration);
+	if (d->auto_ack && c.got > 0)
+	{
+		int64	   *ids = palloc(sizeof(int64) * c.got);
+		MqSettleArgs a = {0};
+		Relation	rel = mq_queue_open(d->queue, RowExclusiveLock, &c.def);
+
+		for (int i = 0; i < c.got; i++)
+			ids[i] = c.out[i].row.place.id;
+		a.verb = MQ_ACK;
+		a.n = c.got;
+		a.ids = ids;
+		a.receipts = &c.receipt;
+		a.one_receipt = true;
+		a.settled = palloc0(sizeof(bool) * c.got);
+		mq_settle(c.def, rel, &a);
+		relation_close(rel, NoLock);
+
+		/* somebody may have deleted a row since we looked */
+		{
+			int			k = 0;
+
+			for (int i = 0; i < c.got; i++)
+				if (a.settled[i])
+					c.out[k++] = c.out[i];
+			c.got = k;
+		}
+	}
+	*deliveries = c.out;
+	*def = c.def;
+	return c.got;
+}
+
+/* The dequeue has succeeded: from now on an abort counts an attempt. */
+void
+mq_handed_out(Oid relid)
+{
+	MqTouch    *t = mq_xact_touched(relid);
+
+	for (int i = t ? t->claims.n - 1 : -1; i >= 0 && !t->claims.a[i].handed_out; i--)
+		t->claims.a[i].handed_out = true;
+}
+
+/* Gives back what a look claimed. */
+static void
+give_back(Claimer *c)
+{
+	int			partition = mq_partition_of(MyDatabaseId, c->def->relid);
+	MqQueue    *q;
+
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, c->def->relid, c->def->hint);
+	for (int i = 0; i < c->touch->claims.n; i++)
+	{
+		MqClaim    *record = &c->touch->claims.a[i];
+
+		if (record->receipt == c->receipt && q && mq_claim_is_mine(q, record))
+		{
+			mq_return_claim(q, record->lease);
+			record->lease = NULL;
+		}
+	}
+	mq_unlock(partition);
+}
+
+/*
+ * Returns when a message is ready, or after timeout microseconds.  Holds
+ * neither snapshot nor lock while it sleeps.
+ */
+void
+mq_wait(const char *queue, int64 timeout)
+{
+	MqDequeue	d = {0};
+	Claimer		c = {0};
+	TimestampTz deadline = mq_time_add(mq_now(), timeout);
+
+	mq_check_writable("mq.wait()");
+	d.queue = queue;
+	d.max = 1;
+	d.lease = -1;
+	d.consumer = "";
+	c.d = &d;
+	c.peek = true;
+	for (;;)
+	{
+		long		ms = -1;
+
+		PushActiveSnapshot(GetTransactionSnapshot());
+		open_queue(&c);
+		mq_worker_ensure();
+		c.receipt = mq_next_receipt();
+		claim(&c);
+		if (c.got > 0)
+			give_back(&c);
+		else if (mq_now() < deadline)
+			ms = prepare_to_wait(c.def, c.rel, deadline);
+		relation_close(c.rel, AccessShareLock);
+		PopActiveSnapshot();
+		InvalidateCatalogSnapshot();
+		if (c.got > 0 || mq_now() >= deadline)
+			break;
+		if (ms >= 0)
+			mq_wait_sleep(ms);
+		else
+			CHECK_FOR_INTERRUPTS();
+	}
+	mq_wait_leave();
+}

@@ -1,0 +1,31 @@
+/*-------------------------------------------------------------------------
+ * init.c
+ *		The library's start.
+ *-------------------------------------------------------------------------
+ */
+#include "guc.h"
+#include "persist.h"
+#include "worker.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+/*
+ * Everything is set up while the library is preloaded; loaded later it only
+ * serves to say that it must be.
+ */
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	mq_guc_init();
+	mq_shmem_init();
+	mq_persist_init();
+	mq_xact_init(&mq_outcome_ops);
+	mq_worker_init();
+}

@@ -1,0 +1,576 @@
+/*-------------------------------------------------------------------------
+ * lane.c
+ *		Cursors: why a claim never walks what is dead, leased or behind it.
+ *
+ * A lane is the messages of one priority, either those with a time (ordered by
+ * time, id) or those without (ordered by id).  Its cursor is a position such
+ * that every deliverable row at or below it is in one of these places, and
+ * every other deliverable row is above it, in the table:
+ *	  stock		read ahead by the last scan, next to be claimed
+ *	  late		committed (or given back) after the cursor had passed
+ *	  blocked	somebody held the row when we looked
+ *	  leases	leased, or failed and waiting (lease.c)
+ *	  prepared	in a prepared transaction (outcome.c)
+ *
+ * Advancing the cursor
+ *	  1. Whoever finds the stock empty takes the lane's scan right: under the
+ *		 partition's lock scanner := me, low := maximum.
+ *	  2. Without the lock, it takes the latest snapshot, then walks the index
+ *		 from the cursor on, noting the rows it sees.
+ *	  3. Under the lock again, it stocks the rows below low and moves the cursor
+ *		 to the last position examined, or to just below low if that is less.
+ *	  Meanwhile every commit that makes a row deliverable, after it has become
+ *	  visible and under the lock, either puts it on the late list (at or below
+ *	  the cursor) or lowers low to it (above).
+ *
+ *	  No row is lost: let a transaction become visible at V and run its callback
+ *	  at C > V, and let the scan set low at L and take its snapshot at S > L.  If
+ *	  V < S the snapshot sees the row, wherever C falls.  If V > S then C > L,
+ *	  so the callback meets either the running scan and lowers low below which
+ *	  the cursor stays, or a cursor that has passed, and puts the row on the
+ *	  late list.  A row seen by the snapshot and listed by the callback too is
+ *	  there twice; the second to be claimed finds the lease, or the row gone, or
+ *	  (having been given back) is dropped as the lease's end listed it anew.
+ *
+ *	  The scan right is a flag, not a lock held over buffer access.  A process
+ *	  that fails in the middle gives it up in its (sub)transaction's abort; one
+ *	  that dies takes the whole shared state with it.  A reset of the lane
+ *	  (TRUNCATE, VACUUM FULL, a late list that ran over) counts up resets, and
+ *	  a scan that began before throws away what it found.
+ *
+ * Late commits cost only themselves: a bulk commit behind the cursor is one
+ * range of ids, walked once.  Only when the list is full is a cursor set back.
+ *
+ * All functions but mq_lane_scan and mq_lane_scan_abandon: the partition is
+ * locked by the caller.
+ */
+#include "lane.h"
+
+#include "clock.h"
+
+/* The scan this process has the right to, so that an error can give it up. */
+static struct
+{
+	bool		active;
+	Oid			relid;
+	int			lane;
+}			running;
+
+static bool
+lane_wants_scan(MqLane *lane, int l, TimestampTz now)
+{
+	if (lane->stuck)
+		return false;
+	return MQ_LANE_IS_DUE(l) ? lane->next_due <= now : !lane->empty;
+}
+
+static MqStock *
+stock_at(MqLane *lane, int i)
+{
+	return &lane->stock[(lane->stock_head + i) % lane->stock_max];
+}
+
+/* Starts a lane again from a position: all above it is found by scanning. */
+static void
+set_back(MqQueue *q, int l, MqPos to)
+{
+	MqLane	   *lane = &q->lanes[l];
+
+	if (lane->stock_n > 0 && mq_pos_cmp(stock_at(lane, 0)->pos, to) <= 0)
+		to = mq_pos_before(stock_at(lane, 0)->pos);
+	if (mq_pos_cmp(to, lane->cursor) < 0)
+		lane->cursor = to;
+	else if (lane->stock_n > 0)
+		lane->cursor = mq_pos_before(stock_at(lane, 0)->pos);
+	lane->stock_n = lane->stock_head = 0;
+	lane->empty = false;
+	lane->next_due = DT_NOBEGIN;
+	lane->resets++;
+}
+
+static void
+late_add(MqQueue *q, int l, MqPos lo, int64 hi, ItemPointer tid)
+{
+	int			i;
+
+	if (q->nlate >= MQ_LATE_MAX)
+	{
+		set_back(q, l, mq_pos_before(lo));
+		return;
+	}
+	for (i = q->nlate; i > 0; i--)
+	{
+		MqLate	   *e = &q->late[i - 1];
+		int			c = e->lane != l ? (int) e->lane - l : mq_pos_cmp(e->lo, lo);
+
+		if (c == 0 && e->hi == hi)
+			return;				/* listed already */
+		if (c <= 0)
+			break;
+	}
+	memmove(&q->late[i + 1], &q->late[i], (q->nlate - i) * sizeof(MqLate));
+	q->late[i].lane = l;
+	q->late[i].lo = lo;
+	q->late[i].hi = hi;
+	if (tid)
+		q->late[i].tid = *tid;
+	else
+		ItemPointerSetInvalid(&q->late[i].tid);
+	q->nlate++;
+}
+
+static void
+late_remove(MqQueue *q, int i)
+{
+	q->nlate--;
+	memmove(&q->late[i], &q->late[i + 1], (q->nlate - i) * sizeof(MqLate));
+}
+
+/* The row is committed, unleased and stands at place: it can be delivered. */
+void
+mq_lane_add(MqQueue *q, const MqPlace *place)
+{
+	int			l = mq_place_lane(place);
+	MqLane	   *lane = &q->lanes[l];
+	MqPos		pos = mq_place_pos(place);
+
+	if (mq_pos_cmp(pos, lane->cursor) > 0)
+	{
+		if (mq_pos_cmp(pos, lane->low) < 0)
+			lane->low = pos;
+		lane->empty = false;
+		if (MQ_LANE_IS_DUE(l) && pos.t < lane->next_due)
+			lane->next_due = pos.t;
+	}
+	else
+	{
+		ItemPointerData tid = place->tid;
+
+		late_add(q, l, pos, pos.id, &tid);
+	}
+}
+
+/*
+ * The same for n rows of the fresh lane with ids from lo to hi, maybe with
+ * others' ids between them; tid is that of lo.
+ */
+void
+mq_lane_add_range(MqQueue *q, int64 lo, int64 hi, int64 n, ItemPointer tid)
+{
+	MqLane	   *lane = &q->lanes[MQ_LANE_FRESH];
+	int64		cursor = lane->cursor.t == DT_NOBEGIN ? 0 : lane->cursor.id;
+
+	if (hi > cursor)
+	{
+		MqPos		pos = {0, Max(lo, cursor + 1)};
+
+		if (mq_pos_cmp(pos, lane->low) < 0)
+			lane->low = pos;
+		lane->empty = false;
+	}
+	if (lo <= cursor)
+		late_add(q, MQ_LANE_FRESH, (MqPos) {0, lo}, Min(hi, cursor), tid);
+}
+
+/* Whether there is room on the blocked list for one more of these. */
+static bool
+block(MqQueue *q, int l, MqPos pos, int64 hi, ItemPointer tid, const MqHolder *holder)
+{
+	MqBlocked  *b = q->nblocked > 0 ? &q->blocked[q->nblocked - 1] : NULL;
+
+	/* rows held by one transaction often follow each other */
+	if (b && l == MQ_LANE_FRESH && b->lane == l && b->xid == holder->xid &&
+		b->multi == holder->multi)
+	{
+		if (pos.id < b->lo.id)
+		{
+			b->lo = pos;
+			b->tid = *tid;
+		}
+		b->hi = Max(b->hi, hi);
+		return true;
+	}
+	if (q->nblocked >= MQ_BLOCKED_MAX)
+		return false;
+	b = &q->blocked[q->nblocked++];
+	b->lane = l;
+	b->lo = pos;
+	b->hi = hi;
+	b->tid = *tid;
+	b->xid = holder->xid;
+	b->multi = holder->multi;
+	return true;
+}
+
+/*
+ * A row that was taken off its list is held by somebody: it waits for that
+ * one's end.  With the list full, the lane is scanned again up to this row.
+ */
+void
+mq_lane_block(MqQueue *q, int lane, MqPos pos, int64 hi, ItemPointer tid,
+			  const MqHolder *holder)
+{
+	if (!block(q, lane, pos, hi, tid, holder))
+	{
+		set_back(q, lane, mq_pos_before(pos));
+		q->lanes[lane].stuck = true;
+	}
+}
+
+/* The holder has ended: its rows are looked at again. */
+void
+mq_lane_unblock(MqQueue *q, TransactionId xid, bool multi)
+{
+	for (int i = q->nblocked - 1; i >= 0; i--)
+	{
+		MqBlocked	b = q->blocked[i];
+
+		if (b.xid != xid || b.multi != multi)
+			continue;
+		q->nblocked--;
+		memmove(&q->blocked[i], &q->blocked[i + 1], (q->nblocked - i) * sizeof(MqBlocked));
+		late_add(q, b.lane, b.lo, b.hi, &b.tid);
+		for (int l = 0; l < MQ_NLANES; l++)
+			q->lanes[l].stuck = false;
+	}
+}
+
+/* Takes the lane's scan right. */
+static void
+start_scan(MqQueue *q, int l, TimestampTz now, MqScanJob *job)
+{
+	MqLane	   *lane = &q->lanes[l];
+
+	lane->scanner = MqMyProcNumber();
+	job->relid = q->relid;
+	job->lane = l;
+	job->resets = lane->resets;
+	job->upto = now;
+	job->room = lane->stock_max - lane->stock_n;
+	job->nfound = 0;
+	job->exhausted = false;
+	job->next_due = DT_NOEND;
+	running.active = true;
+	running.relid = q->relid;
+	running.lane = l;
+	mq_xact_want_end();
+}
+
+/*
+ * The same for one lane; late is the index of the first late entry of this
+ * lane or a later one.  With keep the candidate stays where it is.
+ */
+static MqNext
+next_in_lane(MqQueue *q, int l, int late, TimestampTz now, bool keep,
+			 MqCandidate *cand, MqScanJob *job)
+{
+	MqLane	   *lane = &q->lanes[l];
+	MqLate	   *e = NULL;
+
+	if (late < q->nlate && q->late[late].lane == l)
+		e = &q->late[late];
+	if (e && lane->stock_n > 0 && mq_pos_cmp(stock_at(lane, 0)->pos, e->lo) <= 0)
+		e = NULL;
+	if (e && e->hi == e->lo.id)
+	{
+		cand->lane = l;
+		cand->pos = e->lo;
+		cand->tid = e->tid;
+		if (!keep)
+			late_remove(q, late);
+		return MQ_NEXT_ROW;
+	}
+	if (e && lane->stock_n < lane->stock_max)
+	{
+		if (lane->scanner != -1)
+			return MQ_NEXT_WAIT;
+		start_scan(q, l, now, job);
+		job->range = true;
+		job->from = mq_pos_before(e->lo);
+		job->hi = e->hi;
+		job->last = job->from;
+		return MQ_NEXT_SCAN;
+	}
+	if (lane->stock_n > 0)
+	{
+		MqStock    *s = stock_at(lane, 0);
+
+		cand->lane = l;
+		cand->pos = s->pos;
+		cand->tid = s->tid;
+		if (!keep)
+		{
+			lane->stock_head = (lane->stock_head + 1) % lane->stock_max;
+			lane->stock_n--;
+		}
+		return MQ_NEXT_ROW;
+	}
+	if (!lane_wants_scan(lane, l, now))
+		return MQ_NEXT_NONE;
+	if (lane->scanner != -1)
+		return MQ_NEXT_WAIT;
+	start_scan(q, l, now, job);
+	job->range = false;
+	job->from = job->last = lane->cursor;
+	job->hi = PG_INT64_MAX;
+	lane->low = MQ_POS_MAX;
+	lane->next_due = DT_NOEND;	/* commits lower it from now on */
+	return MQ_NEXT_SCAN;
+}
+
+static int
+first_late(MqQueue *q, int l, int from)
+{
+	while (from < q->nlate && q->late[from].lane < l)
+		from++;
+	return from;
+}
+
+/*
+ * What to do next: the first candidate in the order of lanes, taken off its
+ * list, or what has to be done before there is one.  Only lanes before `limit`
+ * are looked at.  On MQ_NEXT_SCAN the caller has the scan right and must run
+ * mq_lane_scan and mq_lane_merge.
+ */
+MqNext
+mq_lane_next(MqQueue *q, TimestampTz now, int limit, MqCandidate *cand, MqScanJob *job)
+{
+	int			late = 0;
+
+	for (int l = 0; l < limit; l++)
+	{
+		MqNext		next;
+
+		late = first_late(q, l, late);
+		next = next_in_lane(q, l, late, now, false, cand, job);
+		if (next != MQ_NEXT_NONE)
+			return next;
+	}
+	return MQ_NEXT_NONE;
+}
+
+/* The first candidate of one lane, left where it is; else as mq_lane_next. */
+MqNext
+mq_lane_head(MqQueue *q, int l, TimestampTz now, MqCandidate *cand, MqScanJob *job)
+{
+	return next_in_lane(q, l, first_late(q, l, 0), now, true, cand, job);
+}
+
+/* Walks the index, without any lock. */
+void
+mq_lane_scan(MqScanJob *job, MqReader *r)
+{
+	MqScan		scan;
+	MqSeen		seen;
+	MqPos		from = job->from;
+
+	/* ids are positive: nothing is skipped by starting behind id 0 */
+	if (!MQ_LANE_IS_DUE(job->lane) && from.t == DT_NOBEGIN)
+		from = (MqPos) {0, 0};
+	mq_scan_begin(&scan, r, job->lane, from, job->hi);
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (job->nfound >= job->room)
+			break;
+		if (!mq_scan_next(&scan, &seen))
+		{
+			job->exhausted = true;
+			break;
+		}
+		if (MQ_LANE_IS_DUE(job->lane) && seen.pos.t > job->upto)
+		{
+			/* the next time is that of the first row that is really there */
+			if (seen.look == MQ_LOOK_GONE)
+				continue;
+			job->next_due = seen.pos.t;
+			job->exhausted = true;
+			break;
+		}
+		job->last = seen.pos;
+		if (seen.look != MQ_LOOK_GONE)
+			job->found[job->nfound++] = seen;
+	}
+	mq_scan_end(&scan);
+	mq_reader_done(r);
+}
+
+static void
+release_right(MqQueue *q, int l)
+{
+	q->lanes[l].scanner = -1;
+	running.active = false;
+	ConditionVariableBroadcast(&q->scanned);
+}
+
+/* Adds rows to the stock, both being in order. */
+static void
+stock_merge(MqLane *lane, const MqStock *add, int n)
+{
+	MqStock		old[MQ_STOCK_FRESH];
+	int			nold = lane->stock_n;
+	int			i = 0;
+	int			k = 0;
+
+	for (int j = 0; j < nold; j++)
+		old[j] = *stock_at(lane, j);
+	lane->stock_head = 0;
+	lane->stock_n = 0;
+	while ((i < nold || k < n) && lane->stock_n < lane->stock_max)
+	{
+		int			c = i == nold ? 1 : k == n ? -1 : mq_pos_cmp(old[i].pos, add[k].pos);
+
+		if (c <= 0)
+			lane->stock[lane->stock_n++] = old[i++];
+		else
+			lane->stock[lane->stock_n++] = add[k++];
+		if (c == 0)
+			k++;
+	}
+	Assert(i == nold && k == n);
+}
+
+/*
+ * Puts what the scan found into the lists and moves the cursor.  Returns
+ * whether that brought anything forward.
+ */
+bool
+mq_lane_merge(MqQueue *q, MqScanJob *job)
+{
+	MqLane	   *lane = &q->lanes[job->lane];
+	MqPos		limit = job->range ? MQ_POS_MAX : lane->low;
+	MqPos		last = job->last;
+	MqStock		add[MQ_STOCK_FRESH];
+	int			n = 0;
+	int			late = -1;
+	bool		cut = false;
+
+	if (lane->resets != job->resets)
+	{
+		release_right(q, job->lane);
+		return true;
+	}
+	if (job->range)
+	{
+		for (int i = 0; i < q->nlate && late < 0; i++)
+			if (q->late[i].lane == job->lane && q->late[i].hi == job->hi &&
+				q->late[i].lo.id == job->from.id + 1)
+				late = i;
+		if (late < 0)
+		{
+			release_right(q, job->lane);
+			return true;
+		}
+	}
+	for (int i = 0; i < job->nfound; i++)
+	{
+		MqSeen	   *s = &job->found[i];
+
+		if (mq_pos_cmp(s->pos, limit) >= 0)
+			break;
+		if (s->look == MQ_LOOK_HELD)
+		{
+			if (!block(q, job->lane, s->pos, s->pos.id, &s->place.tid, &s->holder))
+			{
+				limit = s->pos;
+				cut = true;
+				break;
+			}
+		}
+		else if (mq_lease_find(q, s->pos.id) == NULL)
+		{
+			add[n].pos = s->pos;
+			add[n++].tid = s->place.tid;
+		}
+	}
+	/* a range's rows may be in the stock already, and its room is less then */
+	stock_merge(lane, add, n);
+	if (mq_pos_cmp(last, limit) >= 0)
+	{
+		last = mq_pos_before(limit);
+		job->exhausted = false;
+	}
+
+	if (job->range)
+	{
+		if (job->exhausted)
+			late_remove(q, late);
+		else
+		{
+			q->late[late].lo.id = last.id + 1;
+			ItemPointerSetInvalid(&q->late[late].tid);
+			if (cut)
+			{
+				/* what is left of the range waits with the row it stopped at */
+				int64		lo = q->late[late].lo.id;
+
+				late_remove(q, late);
+				set_back(q, job->lane, (MqPos) {0, lo - 1});
+				lane->stuck = true;
+			}
+		}
+	}
+	else
+	{
+		if (mq_pos_cmp(last, lane->cursor) > 0)
+			lane->cursor = last;
+		if (job->exhausted && mq_pos_cmp(lane->low, MQ_POS_MAX) == 0)
+			lane->empty = true;
+		if (job->exhausted)
+			lane->next_due = Min(lane->next_due, job->next_due);
+		else
+			lane->next_due = DT_NOBEGIN;
+		if (cut)
+			lane->stuck = true;
+	}
+	release_right(q, job->lane);
+	return n > 0 || !cut;
+}
+
+/*
+ * Gives up the scan right after an error; nothing that the scan found was
+ * used.  Takes the partition's lock.
+ */
+void
+mq_lane_scan_abandon(void)
+{
+	int			partition;
+	MqQueue    *q;
+
+	if (!running.active)
+		return;
+	running.active = false;
+	partition = mq_partition_of(MyDatabaseId, running.relid);
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, running.relid, NULL);
+	if (q && q->lanes[running.lane].scanner == MqMyProcNumber())
+	{
+		q->lanes[running.lane].next_due = DT_NOBEGIN;
+		release_right(q, running.lane);
+	}
+	mq_unlock(partition);
+}
+
+/* Whether a claim could find something, as far as is known without looking. */
+bool
+mq_lane_has_work(MqQueue *q, TimestampTz now)
+{
+	if (q->nlate > 0)
+		return true;
+	for (int l = 0; l < MQ_NLANES; l++)
+		if (q->lanes[l].stock_n > 0 || lane_wants_scan(&q->lanes[l], l, now))
+			return true;
+	return false;
+}
+
+/* When the next message comes due, as far as is known; DT_NOEND: none. */
+TimestampTz
+mq_lane_next_due(MqQueue *q)
+{
+	TimestampTz t = DT_NOEND;
+
+	for (int p = 0; p <= MQ_PRIORITY_MAX; p++)
+		if (!q->lanes[MQ_LANE_DUE(p)].stuck)
+			t = Min(t, q->lanes[MQ_LANE_DUE(p)].next_due);
+	return t;
+}

@@ -1,0 +1,380 @@
+/*-------------------------------------------------------------------------
+ * lease.c
+ *		The lease table: who has which message, and until when.
+ *
+ * A claim is an entry here and nothing else: no row is written.  The entries
+ * of a queue live in the buckets of its partition, so that one lock covers
+ * the queue's lanes, lists and leases, and a message moves between them in one
+ * critical section.  The free list is common to all, under a spinlock.
+ *
+ *		 claim          commit           ack: commit
+ *	free -----> OPEN ---------> HELD ----> SETTLING ------> free
+ *				 |				 | ^		   |
+ *				 | abort		 | |  abort	   |
+ *				 |				 | +-----------+
+ *				 v	   deadline	 v
+ *				 +--> FAILED <---+
+ *				  |		  |
+ *		 claim	  |		  | worker writes the row, commits
+ *		when due: OPEN	  v
+ *						free
+ *
+ * OPEN -> SETTLING happens too (dequeue and ack in one transaction).  Only the
+ * transaction that opened or settles an entry may end that state; until then it
+ * does not expire and nobody else can settle it.
+ *
+ * A FAILED entry is delivered again from here once it is due, whether or not
+ * the worker has written the failure into the row; one that has used up its
+ * attempts ("spent") waits for its way to the dead letters.
+ *
+ * All functions: the queue's partition is locked by the caller.
+ *-------------------------------------------------------------------------
+ */
+#include "lease.h"
+
+#include "clock.h"
+#include "common/hashfn.h"
+#include "common/pg_prng.h"
+#include "guc.h"
+
+/* Deadlines and retries: the earliest first. */
+static int
+compare_until(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	TimestampTz ta = pairingheap_const_container(MqLease, timer, a)->until;
+	TimestampTz tb = pairingheap_const_container(MqLease, timer, b)->until;
+
+	return ta < tb ? 1 : ta > tb ? -1 : 0;
+}
+
+/*
+ * The heap's root is in shared memory, its comparator is not: a pointer to
+ * code has no business there.
+ */
+static void
+heap_add(pairingheap_node **root, pairingheap_node *node)
+{
+	pairingheap heap = {compare_until, NULL, *root};
+
+	pairingheap_add(&heap, node);
+	*root = heap.ph_root;
+}
+
+static void
+heap_remove(pairingheap_node **root, pairingheap_node *node)
+{
+	pairingheap heap = {compare_until, NULL, *root};
+
+	pairingheap_remove(&heap, node);
+	*root = heap.ph_root;
+}
+
+static MqLease **
+bucket_of(MqQueue *q, int64 id)
+{
+	uint32		h = (uint32) id + (uint32) (id >> 32) * 31 +
+		murmurhash32((uint32) (q - mq_queues));
+
+	return &mq_buckets[(Size) q->partition * (mq_bucket_mask + 1) + (h & mq_bucket_mask)];
+}
+
+/* The lease of message id, in whatever state, or NULL. */
+MqLease *
+mq_lease_find(MqQueue *q, int64 id)
+{
+	for (MqLease *l = *bucket_of(q, id); l; l = l->next)
+		if (l->id == id && l->queue == q)
+			return l;
+	return NULL;
+}
+
+/*
+ * A new lease in state OPEN; NULL if the table is full or this queue holds
+ * half of it.  The caller has made sure that there is none for this id.
+ */
+MqLease *
+mq_lease_new(MqQueue *q, int64 id)
+{
+	MqLease    *l;
+	MqLease   **bucket;
+
+	if (q->nleases >= mq_max_in_flight / 2)
+		return NULL;
+	SpinLockAcquire(&mq_shared->free_lock);
+	l = mq_shared->free_leases;
+	if (l)
+	{
+		mq_shared->free_leases = l->next;
+		mq_shared->nfree--;
+	}
+	SpinLockRelease(&mq_shared->free_lock);
+	if (l == NULL)
+		return NULL;
+
+	bucket = bucket_of(q, id);
+	l->id = id;
+	l->queue = q;
+	l->next = *bucket;
+	*bucket = l;
+	l->state = MQ_LEASE_OPEN;
+	l->timed = false;
+	l->unwritten = false;
+	l->xid = InvalidTransactionId;
+	l->reason = MQ_REASON_NONE;
+	l->write_after = DT_NOBEGIN;
+	dlist_push_tail(&q->leases, &l->node);
+	q->nleases++;
+	return l;
+}
+
+void
+mq_lease_set_timer(MqLease *l)
+{
+	if (l->timed || l->until == DT_NOEND)
+		return;
+	if (l->state == MQ_LEASE_HELD)
+		heap_add(&l->queue->deadlines, &l->timer);
+	else if (l->state == MQ_LEASE_FAILED && !mq_lease_is_spent(l))
+		heap_add(&l->queue->retries, &l->timer);
+	else
+		return;
+	l->timed = true;
+}
+
+/* To be called before the state changes: the state says which heap it is in. */
+void
+mq_lease_clear_timer(MqLease *l)
+{
+	if (!l->timed)
+		return;
+	heap_remove(l->state == MQ_LEASE_HELD ? &l->queue->deadlines : &l->queue->retries,
+				&l->timer);
+	l->timed = false;
+}
+
+/* Whether a FAILED lease counts as such: also while the worker writes it. */
+static bool
+counts_as_failed(MqLease *l)
+{
+	return l->state == MQ_LEASE_FAILED ||
+		(l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_FAILED);
+}
+
+/* The message is nobody's any more (gone, or back in its lane). */
+void
+mq_lease_free(MqLease *l)
+{
+	MqQueue    *q = l->queue;
+	MqLease   **p = bucket_of(q, l->id);
+
+	mq_lease_clear_timer(l);
+	while (*p != l)
+		p = &(*p)->next;
+	*p = l->next;
+	dlist_delete(&l->node);
+	q->nleases--;
+	if (counts_as_failed(l))
+		q->nfailed--;
+	l->state = MQ_LEASE_FREE;
+	l->queue = NULL;
+	l->receipt = 0;
+	SpinLockAcquire(&mq_shared->free_lock);
+	l->next = mq_shared->free_leases;
+	mq_shared->free_leases = l;
+	mq_shared->nfree++;
+	SpinLockRelease(&mq_shared->free_lock);
+}
+
+/* Drops all leases: the table was emptied or dropped. */
+void
+mq_lease_free_all(MqQueue *q)
+{
+	while (!dlist_is_empty(&q->leases))
+		mq_lease_free(dlist_head_element(MqLease, node, &q->leases));
+	while (!dlist_is_empty(&q->failed))
+		mq_lease_free(dlist_head_element(MqLease, node, &q->failed));
+}
+
+/* The transaction that took it has committed: from now on the clock runs. */
+void
+mq_lease_hold(MqLease *l, TimestampTz now)
+{
+	l->state = MQ_LEASE_HELD;
+	l->until = l->session ? DT_NOEND : mq_time_add(now, l->duration);
+	mq_lease_set_timer(l);
+}
+
+/* Whether the message has used up its attempts. */
+bool
+mq_lease_is_spent(MqLease *l)
+{
+	return l->queue->policy.max_attempts > 0 &&
+		l->attempts >= l->queue->policy.max_attempts;
+}
+
+/*
+ * The delay before the next attempt after that many failures, microseconds:
+ * doubling, limited, with a jitter of ten percent to either side.
+ */
+int64
+mq_backoff(const MqPolicy *policy, int attempts)
+{
+	int64		us = policy->backoff;
+
+	for (int i = 1; i < attempts && us < policy->backoff_limit; i++)
+		if (pg_mul_s64_overflow(us, 2, &us))
+			us = policy->backoff_limit;
+	us = Min(us, policy->backoff_limit);
+	return us - us / 10 + (int64) (pg_prng_double(&pg_global_prng_state) * (us / 5));
+}
+
+/*
+ * The delivery failed: one more attempt is counted and the message waits for
+ * its retry.  A session's end is nobody's slowness: no backoff.
+ */
+void
+mq_lease_fail(MqLease *l, TimestampTz now, MqReason reason)
+{
+	MqQueue    *q = l->queue;
+
+	mq_lease_clear_timer(l);
+	if (!counts_as_failed(l))
+		q->nfailed++;
+	l->attempts++;
+	l->unwritten = true;
+	l->reason = reason;
+	l->state = MQ_LEASE_FAILED;
+	l->xid = InvalidTransactionId;
+	l->until = reason == MQ_REASON_SESSION ? now :
+		mq_time_add(now, mq_backoff(&q->policy, l->attempts));
+	dlist_delete(&l->node);
+	dlist_push_tail(&q->failed, &l->node);
+	mq_lease_set_timer(l);
+}
+
+/* An entry that had been FAILED is so again, nothing counted, due at until. */
+void
+mq_lease_put_back(MqLease *l, TimestampTz until)
+{
+	MqQueue    *q = l->queue;
+
+	mq_lease_clear_timer(l);
+	if (!counts_as_failed(l))
+		q->nfailed++;
+	l->state = MQ_LEASE_FAILED;
+	l->xid = InvalidTransactionId;
+	l->until = until;
+	dlist_delete(&l->node);
+	dlist_push_tail(&q->failed, &l->node);
+	mq_lease_set_timer(l);
+}
+
+/* A FAILED entry is delivered again. */
+void
+mq_lease_reopen(MqLease *l)
+{
+	MqQueue    *q = l->queue;
+
+	mq_lease_clear_timer(l);
+	q->nfailed--;
+	l->state = MQ_LEASE_OPEN;
+	dlist_delete(&l->node);
+	dlist_push_tail(&q->leases, &l->node);
+}
+
+/* This transaction begins to settle it. */
+void
+mq_lease_settling(MqLease *l, MqVerb verb)
+{
+	mq_lease_clear_timer(l);
+	l->from = l->state;
+	l->state = MQ_LEASE_SETTLING;
+	l->verb = verb;
+	l->xid = InvalidTransactionId;
+}
+
+/* The settling was rolled back: as before. */
+void
+mq_lease_restore(MqLease *l)
+{
+	l->state = l->from;
+	mq_lease_set_timer(l);
+}
+
+/* A message whose retry is due, or NULL. */
+MqLease *
+mq_lease_retry(MqQueue *q, TimestampTz now)
+{
+	MqLease    *l;
+
+	if (q->retries == NULL)
+		return NULL;
+	l = pairingheap_container(MqLease, timer, q->retries);
+	return l->until <= now ? l : NULL;
+}
+
+/* Fails the leases whose time is over; returns how many. */
+int
+mq_lease_expire(MqQueue *q, TimestampTz now)
+{
+	int			n = 0;
+
+	while (q->deadlines)
+	{
+		MqLease    *l = pairingheap_container(MqLease, timer, q->deadlines);
+
+		if (l->until > now)
+			break;
+		mq_lease_fail(l, now, MQ_REASON_LEASE);
+		q->n.expired++;
+		n++;
+	}
+	return n;
+}
+
+/* When a lease ends or a retry comes due next; DT_NOEND: never. */
+TimestampTz
+mq_lease_next_event(MqQueue *q)
+{
+	TimestampTz t = DT_NOEND;
+
+	if (q->deadlines)
+		t = pairingheap_container(MqLease, timer, q->deadlines)->until;
+	if (q->retries)
+		t = Min(t, pairingheap_container(MqLease, timer, q->retries)->until);
+	return t;
+}
+
+/* Where the leased row stands in its table. */
+MqPlace
+mq_lease_place(MqLease *l)
+{
+	MqPlace		p;
+
+	p.id = l->id;
+	p.tid = l->tid;
+	if (l->relnode != l->queue->relnode)
+		ItemPointerSetInvalid(&p.tid);
+	p.priority = l->priority;
+	p.timed = l->ready_at != DT_NOBEGIN;
+	p.ready_at = p.timed ? l->ready_at : 0;
+	return p;
+}
+
+/* What last_error says of a delivery that ended without a nack. */
+const char *
+mq_reason_text(MqReason reason)
+{
+	switch (reason)
+	{
+		case MQ_REASON_NONE:
+			break;
+		case MQ_REASON_ABORT:
+			return "the consumer's transaction rolled back";
+		case MQ_REASON_LEASE:
+			return "the lease ended without an ack";
+		case MQ_REASON_SESSION:
+			return "the consumer's session ended";
+	}
+	return NULL;
+}

@@ -1,0 +1,31 @@
+/*-------------------------------------------------------------------------
+ * lease.h
+ *		The lease table.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MQ_LEASE_H
+#define MQ_LEASE_H
+
+#include "stats.h"
+
+extern MqLease *mq_lease_find(MqQueue *q, int64 id);
+extern MqLease *mq_lease_new(MqQueue *q, int64 id);
+extern void mq_lease_free(MqLease *l);
+extern void mq_lease_free_all(MqQueue *q);
+extern void mq_lease_hold(MqLease *l, TimestampTz now);
+extern void mq_lease_fail(MqLease *l, TimestampTz now, MqReason reason);
+extern void mq_lease_put_back(MqLease *l, TimestampTz until);
+extern void mq_lease_set_timer(MqLease *l);
+extern void mq_lease_clear_timer(MqLease *l);
+extern void mq_lease_reopen(MqLease *l);
+extern void mq_lease_restore(MqLease *l);
+extern void mq_lease_settling(MqLease *l, MqVerb verb);
+extern MqLease *mq_lease_retry(MqQueue *q, TimestampTz now);
+extern int	mq_lease_expire(MqQueue *q, TimestampTz now);
+extern TimestampTz mq_lease_next_event(MqQueue *q);
+extern bool mq_lease_is_spent(MqLease *l);
+extern MqPlace mq_lease_place(MqLease *l);
+extern int64 mq_backoff(const MqPolicy *policy, int attempts);
+extern const char *mq_reason_text(MqReason reason);
+
+#endif							/* MQ_LEASE_H */

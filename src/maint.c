@@ -1,0 +1,405 @@
+/*-------------------------------------------------------------------------
+ * maint.c
+ *		One bounded pass of upkeep for one queue, by the worker.
+ *
+ * In this order: leases that ended, transactions that ended, failed
+ * deliveries, counters, notifications.  A first look under the lock says
+ * whether there is anything to do, so that an idle queue costs no transaction.
+ * The worker acts as nobody: rows of plain tables are written directly, the
+ * others by the executor as the table's owner.  It takes the table's lock only
+ * if it is free.
+ */
+#include "maint.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "clock.h"
+#include "commands/async.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#define WRITE_BATCH		200
+#define NOTIFY_PAUSE	(50 * INT64CONST(1000))
+#define NOTIFY_REPEAT	(3 * USECS_PER_SEC)
+
+/* What a look under the lock found. */
+typedef struct Todo
+{
+	bool		gone;			/* no slot */
+	bool		retire;
+	bool		write;
+	bool		recount;
+	bool		count_due;
+	bool		notify;
+	TimestampTz next;
+} Todo;
+
+static Todo
+look(Oid relid, bool listened)
+{
+	int			partition = mq_partition_of(MyDatabaseId, relid);
+	TimestampTz now = mq_now();
+	MqWakeList	wake = {0};
+	Todo		todo = {0};
+	MqQueue    *q;
+
+	todo.next = DT_NOEND;
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, relid, NULL);
+	if (q == NULL)
+		todo.gone = true;
+	else
+	{
+		dlist_iter	iter;
+
+		if (mq_lease_expire(q, now) > 0 && !q->paused)
+			mq_wake_pick(q, 1, &wake);
+		todo.retire = q->nblocked > 0 || q->nprepared > 0;
+		if (todo.retire)
+			todo.next = mq_time_add(now, USECS_PER_SEC);
+		dlist_foreach(iter, &q->failed)
+		{
+			MqLease    *l = dlist_container(MqLease, node, iter.cur);
+
+			if (l->state != MQ_LEASE_FAILED)
+				continue;
+			if (l->write_after <= now)
+			{
+				todo.write = true;
+				break;
+			}
+			todo.next = Min(todo.next, l->write_after);
+		}
+		if (q->deadlines)
+			todo.next = Min(todo.next, mq_lease_next_event(q));
+		todo.recount = !q->n.exact;
+		if (listened && !q->paused)
+		{
+			TimestampTz after = mq_time_add(q->notified, NOTIFY_PAUSE);
+
+			if (q->n.count_next <= now)
+				todo.count_due = true;
+			else
+				todo.next = Min(todo.next, q->n.count_next);
+			if (mq_count_ready(q) > 0 || todo.count_due)
+			{
+				TimestampTz again = mq_time_add(Max(q->notified, q->dequeued), NOTIFY_REPEAT);
+
+				if (q->notify && after <= now)
+					todo.notify = true;
+				else if (q->notify)
+					todo.next = Min(todo.next, after);
+				else if (again <= now)
+					todo.notify = true;
+				else
+					todo.next = Min(todo.next, again);
+			}
+			else
+				q->notify = false;
+		}
+		else
+			q->notify = false;
+	}
+	mq_unlock(partition);
+	mq_wake_send(&wake);
+	return todo;
+}
+
+/*
+ * Moves counted_until to now, counting the rows it passes (stats.c).
+ */
+void
+mq_maint_count_due(MqDef *def, Relation rel)
+{
+	MqReader	r;
+	MqQueue    *q;
+	TimestampTz now = mq_now();
+	TimestampTz from;
+	TimestampTz next;
+	int64		n;
+
+	q = mq_queue_try_attach(def, rel);
+	if (q == NULL)
+		return;
+	from = q->n.counted_until;
+	if (q->n.count_next > now || q->n.recounting || from >= now)
+	{
+		mq_unlock(q->partition);
+		return;
+	}
+	q->n.counted_until = now;
+	q->n.count_next = DT_NOEND; /* commits lower it from now on */
+	mq_unlock(q->partition);
+
+	mq_reader_init(&r, def, rel);
+	n = mq_storage_count_due(&r, from, now, &next, mq_outcome_skip_leased);
+	mq_reader_done(&r);
+
+	q = mq_queue_try_attach(def, rel);
+	if (q == NULL)
+		return;
+	q->n.delayed = Max(0, q->n.delayed - n);
+	if (next == DT_NOEND && q->n.count_next == DT_NOEND)
+		q->n.delayed = 0;
+	q->n.count_next = Min(q->n.count_next, next);
+	mq_unlock(q->partition);
+}
+
+/* Counts all rows of a queue whose counters were lost (stats.c). */
+static void
+recount(MqDef *def, Relation rel)
+{
+	int			partition = mq_partition_of(MyDatabaseId, def->relid);
+	MqReader	r;
+	MqQueue    *q;
+	Snapshot	snapshot;
+	TimestampTz now = mq_now();
+	MqRecountDelta *log;
+	int			nlog;
+	bool		overflow;
+	int64		rows;
+	int64		delayed;
+	int64		rows_then;
+	int64		delayed_then;
+
+	q = mq_queue_try_attach(def, rel);
+	if (q == NULL)
+		return;
+	mq_unlock(partition);
+	LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
+	if (q == NULL || mq_shared->recount != NULL)
+	{
+		mq_unlock(partition);
+		LWLockRelease(mq_shared->registry);
+		return;
+	}
+	mq_shared->recount = q;
+	mq_shared->nrecount = 0;
+	mq_shared->recount_overflow = false;
+	q->n.recounting = true;
+	q->n.counted_until = now;
+	mq_unlock(partition);
+	LWLockRelease(mq_shared->registry);
+
+	PG_TRY();
+	{
+		/* who becomes visible after this is in the log */
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		mq_reader_init(&r, def, rel);
+		rows = mq_storage_count(&r, now, &delayed, snapshot);
+
+		log = palloc(sizeof(MqRecountDelta) * MQ_RECOUNT_LOG);
+		mq_lock(partition);
+		nlog = mq_shared->nrecount;
+		overflow = mq_shared->recount_overflow;
+		memcpy(log, mq_shared->recount_log, sizeof(MqRecountDelta) * nlog);
+		q->n.recounting = false;
+		rows_then = q->n.rows;
+		delayed_then = q->n.delayed;
+		mq_unlock(partition);
+		for (int i = 0; i < nlog; i++)
+			if (TransactionIdIsValid(log[i].xid) && XidInMVCCSnapshot(log[i].xid, snapshot))
+			{
+				rows += log[i].rows;
+				delayed += log[i].delayed;
+			}
+		mq_lock(partition);
+		q->n.rows += rows - rows_then;
+		q->n.delayed += delayed - delayed_then;
+		q->n.count_next = DT_NOBEGIN;
+		q->n.exact = !overflow;
+		mq_unlock(partition);
+		UnregisterSnapshot(snapshot);
+	}
+	PG_FINALLY();
+	{
+		mq_lock(partition);
+		q->n.recounting = false;
+		mq_unlock(partition);
+		LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
+		mq_shared->recount = NULL;
+		LWLockRelease(mq_shared->registry);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Writes failed deliveries in a subtransaction; if that fails, one by one, so
+ * that a row that can't be written does not keep the others.
+ */
+static int
+write_failed(MqDef *def, Relation rel, int max)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile int n = 0;
+	volatile bool failed = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		n = mq_retry_write(def, rel, max, false);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		failed = true;
+		if (max == 1)
+		{
+			ereport(LOG,
+					(errmsg("queue \"%s\": could not write the failed delivery of message %lld: %s",
+							def->name, (long long) mq_retry_current, error->message)));
+			mq_retry_defer(def->relid, mq_retry_current);
+		}
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	if (failed && max > 1)
+		for (int i = 0; i < max; i++)
+			if (write_failed(def, rel, 1) == 0)
+				break;
+	return failed ? 1 : n;
+}
+
+/*
+ * One pass.  Returns when there will be something to do again as far as is
+ * known now.  Runs its own transaction if it needs one.
+ */
+TimestampTz
+mq_maint_queue(Oid relid, bool listened)
+{
+	Todo		todo = look(relid, listened);
+	MqDef	   *def;
+	Relation	rel = NULL;
+
+	if (todo.gone)
+		return DT_NOEND;
+	if (todo.retire)
+		mq_outcome_retire(relid);
+	if (!todo.write && !todo.recount && !todo.count_due && !todo.notify)
+		return todo.next;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (get_rel_namespace(relid) == InvalidOid)
+	{
+		/* dropped: its leases are nobody's */
+		int			partition = mq_partition_of(MyDatabaseId, relid);
+		MqQueue    *q;
+
+		mq_lock(partition);
+		q = mq_queue_find(MyDatabaseId, relid, NULL);
+		if (q)
+			mq_lease_free_all(q);
+		mq_unlock(partition);
+		mq_queue_remove(MyDatabaseId, relid);
+	}
+	else if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+		todo.next = Min(todo.next, mq_time_add(mq_now(), USECS_PER_SEC));
+	else if ((def = mq_def_by_relid(relid)) != NULL && def->refused == NULL &&
+			 (rel = try_relation_open(relid, NoLock)) != NULL)
+	{
+		MqQueue    *q = mq_queue_try_attach(def, rel);
+
+		if (q)
+			mq_unlock(q->partition);
+		if (todo.recount)
+			recount(def, rel);
+		if (todo.count_due)
+			mq_maint_count_due(def, rel);
+		if (todo.write && write_failed(def, rel, WRITE_BATCH) > 0)
+			todo.next = DT_NOBEGIN; /* there may be more */
+		if (todo.notify)
+		{
+			bool		send = false;
+
+			q = mq_queue_try_attach(def, rel);
+			if (q)
+			{
+				send = mq_count_ready(q) > 0;
+				q->notify = false;
+				if (send)
+					q->notified = mq_now();
+				mq_unlock(q->partition);
+			}
+			if (send)
+			{
+				char	   *channel = psprintf(MQ_CHANNEL_PREFIX "%s", def->name);
+
+				Async_Notify(channel, NULL);
+				todo.next = Min(todo.next, mq_time_add(mq_now(), NOTIFY_REPEAT));
+			}
+		}
+		relation_close(rel, NoLock);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return todo.next;
+}
+
+/*
+ * When the oldest message that is ready was enqueued, by the heads of the
+ * lanes; DT_NOEND if none is.  Costs at most one scan and one row a lane.
+ */
+TimestampTz
+mq_maint_oldest(MqDef *def, Relation rel)
+{
+	TimestampTz oldest = DT_NOEND;
+	MqScanJob  *job = palloc(sizeof(MqScanJob));
+	MqReader	r;
+
+	mq_reader_init(&r, def, rel);
+	for (int l = 0; l < MQ_NLANES; l++)
+		for (int tries = 0; tries < 3; tries++)
+		{
+			MqQueue    *q = mq_queue_try_attach(def, rel);
+			MqCandidate cand;
+			MqNext		next;
+			MqRow		row;
+			MqHolder	holder;
+
+			if (q == NULL)
+				break;
+			next = mq_lane_head(q, l, mq_now(), &cand, job);
+			mq_unlock(q->partition);
+			if (next == MQ_NEXT_SCAN)
+			{
+				mq_lane_scan(job, &r);
+				q = mq_queue_try_attach(def, rel);
+				if (q == NULL)
+					break;
+				mq_lane_merge(q, job);
+				mq_unlock(q->partition);
+				continue;
+			}
+			if (next == MQ_NEXT_ROW &&
+				mq_row_look(&r, cand.pos.id, &cand.tid, &row, &holder) == MQ_LOOK_OK)
+			{
+				MqValues	values;
+
+				mq_row_values(&r, row.tuple, &values);
+				oldest = Min(oldest, DatumGetTimestampTz(values.v[MQ_COL_ENQUEUED_AT]));
+			}
+			break;
+		}
+	mq_reader_done(&r);
+	pfree(job);
+	return oldest;
+}

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ * maint.h
+ *		One bounded pass of upkeep.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MQ_MAINT_H
+#define MQ_MAINT_H
+
+#include "dequeue.h"
+
+extern TimestampTz mq_maint_queue(Oid relid, bool listened);
+extern void mq_maint_count_due(MqDef *def, Relation rel);
+extern TimestampTz mq_maint_oldest(MqDef *def, Relation rel);
+
+#endif							/* MQ_MAINT_H */

@@ -1,0 +1,302 @@
+/*-------------------------------------------------------------------------
+ * persist.c
+ *		Leases, receipts and counters over a clean restart.
+ *
+ * The postmaster writes the file when it exits after a shutdown checkpoint,
+ * and reads and removes it when it starts.  The file names the system and the
+ * checkpoint it belongs to: whatever else is started in the same folder (a
+ * restored backup, a rewound or promoted server, one that ran without mq in
+ * between) has another checkpoint and ignores it.  Cursors are not saved: the
+ * first touch of a queue scans.
+ *
+ * Nothing runs beside the postmaster at either time, so no lock is taken.
+ */
+#include "persist.h"
+
+#include <unistd.h>
+
+#include "catalog/pg_control.h"
+#include "clock.h"
+#include "common/controldata_utils.h"
+#include "guc.h"
+#include "pgstat.h"
+#include "port/pg_crc32c.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+
+#define FILE_NAME	"pg_stat/mq.state"
+#define FILE_MAGIC	0x6d710901
+
+typedef struct FileHeader
+{
+	uint32		magic;
+	uint32		lease_size;
+	uint64		system_identifier;
+	uint64		checkpoint;
+	int64		last_receipt;
+	int32		nqueues;
+	int32		nleases;
+} FileHeader;
+
+typedef struct FileQueue
+{
+	Oid			dboid;
+	Oid			relid;
+	RelFileNumber relnode;
+	bool		paused;
+	MqPolicy	policy;
+	MqCounters	n;
+} FileQueue;
+
+typedef struct FileLease
+{
+	Oid			dboid;
+	Oid			relid;
+	MqLease		lease;			/* its pointers mean nothing */
+} FileLease;
+
+static shmem_startup_hook_type prev_startup = NULL;
+
+static bool
+put(FILE *f, pg_crc32c *crc, const void *data, size_t size)
+{
+	COMP_CRC32C(*crc, data, size);
+	return fwrite(data, size, 1, f) == 1;
+}
+
+static bool
+get(FILE *f, pg_crc32c *crc, void *data, size_t size)
+{
+	if (fread(data, size, 1, f) != 1)
+		return false;
+	COMP_CRC32C(*crc, data, size);
+	return true;
+}
+
+static bool
+put_queue(FILE *f, pg_crc32c *crc, MqQueue *q)
+{
+	FileQueue	fq;
+
+	memset(&fq, 0, sizeof(fq));
+	fq.dboid = q->dboid;
+	fq.relid = q->relid;
+	fq.relnode = q->relnode;
+	fq.paused = q->paused;
+	fq.policy = q->policy;
+	fq.n = q->n;
+	return put(f, crc, &fq, sizeof(fq));
+}
+
+static bool
+put_leases(FILE *f, pg_crc32c *crc, MqQueue *q, dlist_head *list)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, list)
+	{
+		MqLease    *l = dlist_container(MqLease, node, iter.cur);
+		FileLease	fl;
+
+		memset(&fl, 0, sizeof(fl));
+		fl.dboid = q->dboid;
+		fl.relid = q->relid;
+		fl.lease = *l;
+		if (!put(f, crc, &fl, sizeof(fl)))
+			return false;
+	}
+	return true;
+}
+
+/* The postmaster's last act. */
+static void
+save(int code, Datum arg)
+{
+	ControlFileData *control;
+	bool		crc_ok;
+	FileHeader	header;
+	pg_crc32c	crc;
+	FILE	   *f;
+	bool		ok;
+
+	if (code != 0 || mq_shared == NULL)
+		return;
+	control = get_controlfile(DataDir, &crc_ok);
+	if (!crc_ok || control->state != DB_SHUTDOWNED)
+		return;
+
+	memset(&header, 0, sizeof(header));
+	header.magic = FILE_MAGIC;
+	header.lease_size = sizeof(MqLease);
+	header.system_identifier = control->system_identifier;
+	header.checkpoint = control->checkPoint;
+	header.last_receipt = (int64) pg_atomic_read_u64(&mq_shared->last_receipt);
+	for (int i = 0; i < mq_max_queues; i++)
+		if (mq_queues[i].used)
+		{
+			header.nqueues++;
+			header.nleases += mq_queues[i].nleases;
+		}
+
+	f = AllocateFile(FILE_NAME ".tmp", PG_BINARY_W);
+	if (f == NULL)
+	{
+		ereport(LOG, (errcode_for_file_access(),
+					  errmsg("could not write file \"%s\": %m", FILE_NAME ".tmp")));
+		return;
+	}
+	INIT_CRC32C(crc);
+	ok = put(f, &crc, &header, sizeof(header));
+	for (int i = 0; ok && i < mq_max_queues; i++)
+		if (mq_queues[i].used)
+			ok = put_queue(f, &crc, &mq_queues[i]);
+	for (int i = 0; ok && i < mq_max_queues; i++)
+		if (mq_queues[i].used)
+			ok = put_leases(f, &crc, &mq_queues[i], &mq_queues[i].leases) &&
+				put_leases(f, &crc, &mq_queues[i], &mq_queues[i].failed);
+	FIN_CRC32C(crc);
+	ok = ok && fwrite(&crc, sizeof(crc), 1, f) == 1;
+	ok = FreeFile(f) == 0 && ok;
+	if (!ok)
+	{
+		ereport(LOG, (errcode_for_file_access(),
+					  errmsg("could not write file \"%s\": %m", FILE_NAME ".tmp")));
+		unlink(FILE_NAME ".tmp");
+		return;
+	}
+	(void) durable_rename(FILE_NAME ".tmp", FILE_NAME, LOG);
+}
+
+/* Takes one saved lease over. */
+static void
+restore_lease(const FileLease *fl)
+{
+	MqQueue    *q = NULL;
+	MqLease    *l;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &mq_shared->partition[mq_partition_of(fl->dboid, fl->relid)])
+	{
+		MqQueue    *candidate = dlist_container(MqQueue, node, iter.cur);
+
+		if (candidate->dboid == fl->dboid && candidate->relid == fl->relid)
+			q = candidate;
+	}
+	if (q == NULL || mq_lease_find(q, fl->lease.id) != NULL)
+		return;
+	l = mq_lease_new(q, fl->lease.id);
+	if (l == NULL)
+		return;					/* mq.max_in_flight was lowered */
+	l->receipt = fl->lease.receipt;
+	l->leased_at = fl->lease.leased_at;
+	l->write_after = DT_NOBEGIN;
+	l->until = fl->lease.until;
+	l->duration = fl->lease.duration;
+	l->ready_at = fl->lease.ready_at;
+	l->tid = fl->lease.tid;
+	l->relnode = fl->lease.relnode;
+	l->attempts = fl->lease.attempts;
+	l->priority = fl->lease.priority;
+	l->from = fl->lease.from;
+	l->verb = fl->lease.verb;
+	l->reason = fl->lease.reason;
+	l->session = fl->lease.session;
+	l->unwritten = fl->lease.unwritten;
+	l->holder = -1;
+	l->pid = fl->lease.pid;
+	l->settler = -1;
+	l->xid = fl->lease.xid;
+	strlcpy(l->consumer, fl->lease.consumer, NAMEDATALEN);
+	l->state = fl->lease.state;
+	if (l->state == MQ_LEASE_FAILED)
+	{
+		dlist_delete(&l->node);
+		dlist_push_tail(&q->failed, &l->node);
+		q->nfailed++;
+	}
+	mq_lease_set_timer(l);
+}
+
+/* Reads the state the last shutdown left behind, if it is this server's. */
+static void
+load(FILE *f)
+{
+	ControlFileData *control;
+	bool		crc_ok;
+	FileHeader	header;
+	pg_crc32c	crc;
+	pg_crc32c	expected;
+	FileQueue  *queues = NULL;
+	FileLease  *leases = NULL;
+
+	INIT_CRC32C(crc);
+	if (!get(f, &crc, &header, sizeof(header)) ||
+		header.magic != FILE_MAGIC || header.lease_size != sizeof(MqLease))
+		return;
+	control = get_controlfile(DataDir, &crc_ok);
+	if (!crc_ok || control->state != DB_SHUTDOWNED ||
+		control->system_identifier != header.system_identifier ||
+		control->checkPoint != header.checkpoint ||
+		header.nqueues < 0 || header.nleases < 0)
+		return;
+	queues = palloc_extended(sizeof(FileQueue) * (Size) (header.nqueues + 1), MCXT_ALLOC_HUGE);
+	leases = palloc_extended(sizeof(FileLease) * (Size) (header.nleases + 1), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < header.nqueues; i++)
+		if (!get(f, &crc, &queues[i], sizeof(FileQueue)))
+			return;
+	for (int i = 0; i < header.nleases; i++)
+		if (!get(f, &crc, &leases[i], sizeof(FileLease)))
+			return;
+	FIN_CRC32C(crc);
+	if (fread(&expected, sizeof(expected), 1, f) != 1 || !EQ_CRC32C(crc, expected))
+		return;
+
+	pg_atomic_write_u64(&mq_shared->last_receipt, (uint64) header.last_receipt);
+	for (int i = 0; i < header.nqueues; i++)
+	{
+		bool		created;
+		MqQueue    *q = mq_queue_create(queues[i].dboid, queues[i].relid, &created);
+
+		if (q == NULL)
+			break;				/* mq.max_queues was lowered */
+		q->relnode = queues[i].relnode;
+		q->paused = queues[i].paused;
+		q->policy = queues[i].policy;
+		q->n = queues[i].n;
+		q->n.recounting = false;
+		q->n.count_next = DT_NOBEGIN;
+		mq_unlock(q->partition);
+	}
+	for (int i = 0; i < header.nleases; i++)
+		restore_lease(&leases[i]);
+	mq_shared->loaded = true;
+	pfree(queues);
+	pfree(leases);
+}
+
+static void
+startup(void)
+{
+	FILE	   *f;
+
+	if (prev_startup)
+		prev_startup();
+	if (IsUnderPostmaster)
+		return;
+	on_shmem_exit(save, (Datum) 0);
+	f = AllocateFile(FILE_NAME, PG_BINARY_R);
+	if (f)
+	{
+		load(f);
+		FreeFile(f);
+	}
+	unlink(FILE_NAME);
+}
+
+/* Installs the hook, behind that of shmem.c. */
+void
+mq_persist_init(void)
+{
+	prev_startup = shmem_startup_hook;
+	shmem_startup_hook = startup;
+}

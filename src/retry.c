@@ -1,0 +1,190 @@
+/*-------------------------------------------------------------------------
+ * retry.c
+ *		Failed deliveries: from the lease table into the rows.
+ *
+ * A delivery that fails without a nack is known to the lease table only, since
+ * whoever failed can't write any more.  The worker writes it into the row
+ * (attempts, ready_at, last_error), or takes the message to the dead letters
+ * when its attempts are used up, like any settling: FAILED -> SETTLING, the
+ * write, and at the commit the lease goes while the row is put into its lane.
+ * A claimer may deliver a FAILED message that is due before that happens.
+ */
+#include "retry.h"
+
+#include "access/xact.h"
+#include "clock.h"
+#include "storage/lmgr.h"
+
+int64		mq_retry_current = 0;
+
+typedef struct Chosen
+{
+	MqLease    *lease;
+	int			record;
+	int64		id;
+	ItemPointerData tid;
+	int32		attempts;
+	TimestampTz until;
+	bool		spent;
+	MqReason	reason;
+} Chosen;
+
+static int
+choose(MqDef *def, MqTouch *t, int max, bool only_spent, Chosen *chosen)
+{
+	int			partition = mq_partition_of(MyDatabaseId, def->relid);
+	TimestampTz now = mq_now();
+	dlist_iter	iter;
+	MqQueue    *q;
+	int			n = 0;
+
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
+	if (q)
+	{
+		q->policy = def->policy;
+		dlist_foreach(iter, &q->failed)
+		{
+			MqLease    *l = dlist_container(MqLease, node, iter.cur);
+			MqSettle   *s;
+			Chosen	   *c;
+
+			if (n == max)
+				break;
+			if (l->state != MQ_LEASE_FAILED || l->write_after > now ||
+				(only_spent && !mq_lease_is_spent(l)))
+				continue;
+			c = &chosen[n++];
+			c->lease = l;
+			c->record = t->settles.n;
+			c->id = l->id;
+			c->tid = mq_lease_place(l).tid;
+			c->attempts = l->attempts;
+			c->until = l->until;
+			c->spent = mq_lease_is_spent(l);
+			c->reason = l->reason;
+			s = &t->settles.a[t->settles.n++];
+			s->lease = l;
+			s->id = l->id;
+			s->receipt = l->receipt;
+			s->claim = -1;
+			s->verb = MQ_NACK;
+			s->dead = s->row_gone = false;
+			s->sub = GetCurrentSubTransactionId();
+			mq_lease_settling(l, MQ_NACK);
+			l->settler = MqMyProcNumber();
+		}
+	}
+	mq_unlock(partition);
+	return n;
+}
+
+/* The row could not be written: gone, or held by somebody. */
+static void
+not_written(MqDef *def, MqTouch *t, Chosen *c, bool gone)
+{
+	int			partition = mq_partition_of(MyDatabaseId, def->relid);
+	MqSettle   *s = &t->settles.a[c->record];
+	MqQueue    *q;
+
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
+	if (q && c->lease->queue == q && c->lease->id == c->id &&
+		c->lease->state == MQ_LEASE_SETTLING && c->lease->settler == MqMyProcNumber())
+	{
+		if (gone)
+			mq_lease_free(c->lease);
+		else
+		{
+			mq_lease_restore(c->lease);
+			c->lease->write_after = mq_time_add(mq_now(), USECS_PER_SEC);
+		}
+	}
+	s->lease = NULL;
+	mq_unlock(partition);
+}
+
+/*
+ * Writes up to max failed deliveries of a queue, whose table is locked with
+ * RowExclusiveLock; those without attempts left go to the dead letters.  With
+ * only_spent it does nothing but that.  Skips rows that somebody holds.
+ * Returns how many it dealt with.
+ */
+int
+mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
+{
+	MqTouch    *t = mq_xact_touch(def->relid);
+	Chosen	   *chosen = palloc(sizeof(Chosen) * max);
+	MqReader	r;
+	int			n;
+
+	mq_array_reserve(t->settles, max);
+	n = choose(def, t, max, only_spent, chosen);
+	mq_reader_init(&r, def, rel);
+	for (int i = 0; i < n; i++)
+	{
+		Chosen	   *c = &chosen[i];
+		const char *error = mq_reason_text(c->reason);
+		MqRow		row;
+		MqHolder	holder;
+		bool		ok;
+
+		mq_retry_current = c->id;
+		switch (mq_row_look(&r, c->id, &c->tid, &row, &holder))
+		{
+			case MQ_LOOK_GONE:
+				not_written(def, t, c, true);
+				continue;
+			case MQ_LOOK_HELD:
+				not_written(def, t, c, false);
+				continue;
+			case MQ_LOOK_OK:
+				break;
+		}
+		if (c->spent)
+			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts, "attempts", error);
+		else
+			ok = mq_row_fail(&r, c->id, &row.place.tid, c->attempts, c->until, error);
+		heap_freetuple(row.tuple);
+		t->settles.a[c->record].dead = t->settles.a[c->record].row_gone = ok && c->spent;
+	}
+	mq_reader_done(&r);
+	pfree(chosen);
+	mq_retry_current = 0;
+	return n;
+}
+
+/* Writing this one failed; it shall not keep the others. */
+void
+mq_retry_defer(Oid relid, int64 id)
+{
+	int			partition = mq_partition_of(MyDatabaseId, relid);
+	MqQueue    *q;
+	MqLease    *l;
+
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, relid, NULL);
+	l = q ? mq_lease_find(q, id) : NULL;
+	if (l)
+		l->write_after = mq_time_add(mq_now(), 10 * USECS_PER_SEC);
+	mq_unlock(partition);
+}
+
+/*
+ * Without a worker: takes messages without attempts left to the dead letters in
+ * the transaction of whoever dequeues.
+ */
+void
+mq_retry_bury(MqDef *def)
+{
+	Relation	rel;
+	MqDef	   *again;
+
+	if (!ConditionalLockRelationOid(def->relid, RowExclusiveLock))
+		return;
+	rel = mq_queue_try_open(def->name, NoLock, &again);
+	if (rel == NULL)
+		return;
+	mq_retry_write(again, rel, 100, true);
+	relation_close(rel, NoLock);
+}

@@ -1,0 +1,319 @@
+/*-------------------------------------------------------------------------
+ * shmem.h
+ *		Layout of the shared state, and the order of its locks.
+ *
+ * See shmem.c for the essay.  Each field below says who changes it; unless
+ * told otherwise it is read and written under its partition's lock.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MQ_SHMEM_H
+#define MQ_SHMEM_H
+
+#include "mq.h"
+
+#include "lib/ilist.h"
+#include "lib/pairingheap.h"
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+
+#define MQ_PARTITIONS		64
+#define MQ_STOCK_FRESH		256 /* rows read ahead in the fresh lane */
+#define MQ_STOCK_OTHER		16	/* ... in each of the others */
+#define MQ_LATE_MAX			128
+#define MQ_BLOCKED_MAX		64
+#define MQ_DATABASES		256
+#define MQ_RECOUNT_LOG		1024
+
+/* A row known to be deliverable, read ahead by a scan or by a late commit. */
+typedef struct MqStock
+{
+	MqPos		pos;
+	ItemPointerData tid;
+} MqStock;
+
+/*
+ * One lane of one queue.  See lane.c for the protocol.
+ */
+typedef struct MqLane
+{
+	MqPos		cursor;			/* all rows up to here are known to lists */
+	MqPos		low;			/* least position committed above the cursor
+								 * since the running scan began */
+	TimestampTz next_due;		/* due lanes: no row above the cursor comes
+								 * due before; DT_NOEND: none at all */
+	bool		empty;			/* other lanes: nothing above the cursor */
+	bool		stuck;			/* a scan stopped before a row somebody holds,
+								 * the blocked list being full */
+	int			scanner;		/* process number of the scan right's holder,
+								 * or -1 */
+	uint32		resets;			/* counts lane resets: a scan that was running
+								 * across one throws its findings away */
+	uint16		stock_head;
+	uint16		stock_n;
+	uint16		stock_max;
+	MqStock    *stock;			/* ring of stock_max entries, ascending */
+} MqLane;
+
+/*
+ * A commit that came after the cursor had passed its rows: one row (lo = hi,
+ * with its TID if known) or a range of ids in the fresh lane.
+ */
+typedef struct MqLate
+{
+	MqPos		lo;
+	int64		hi;				/* last id of a range; lo.id for one row */
+	ItemPointerData tid;
+	uint8		lane;
+} MqLate;
+
+/* Rows that were skipped because a transaction holds them. */
+typedef struct MqBlocked
+{
+	MqPos		lo;
+	int64		hi;
+	ItemPointerData tid;
+	TransactionId xid;			/* who holds it (a multixact if multi) */
+	bool		multi;
+	uint8		lane;
+} MqBlocked;
+
+/*
+ * What a prepared transaction will do to a queue once it ends.
+ */
+typedef struct MqPrepared
+{
+	dlist_node	node;			/* in the queue's list or the free list */
+	TransactionId xid;
+	bool		rescan;			/* start all lanes again whatever its outcome */
+	bool		truncate;		/* ... and drop leases and counts if it commits */
+	int64		fresh_lo;		/* its fresh rows, 0 = none */
+	int64		fresh_hi;
+	int64		rows;			/* change of the number of rows if it commits */
+	int64		enqueued;
+} MqPrepared;
+
+/*
+ * State of a lease.  OPEN: taken by a transaction that is still open.
+ * HELD: delivered, waiting for its ack.  SETTLING: an open transaction is
+ * settling it (from says where it returns if that fails).  FAILED: the
+ * delivery failed; the message waits for its retry, known only here until the
+ * worker writes it into the row.
+ */
+typedef enum MqLeaseState
+{
+	MQ_LEASE_FREE,
+	MQ_LEASE_OPEN,
+	MQ_LEASE_HELD,
+	MQ_LEASE_SETTLING,
+	MQ_LEASE_FAILED
+} MqLeaseState;
+
+typedef struct MqLease
+{
+	int64		id;
+	int64		receipt;
+	struct MqQueue *queue;
+	struct MqLease *next;		/* in its bucket, or in the free list */
+	dlist_node	node;			/* in queue->leases or queue->failed */
+	pairingheap_node timer;		/* in queue->deadlines or queue->retries */
+	TimestampTz leased_at;
+	TimestampTz write_after;	/* FAILED: the worker leaves it alone until
+								 * then, writing it having failed */
+	TimestampTz until;			/* HELD: deadline; FAILED: due time */
+	int64		duration;		/* length of the lease, microseconds; < 0: as
+								 * long as the session lives */
+	TimestampTz ready_at;		/* of the row as delivered; DT_NOBEGIN: none */
+	ItemPointerData tid;		/* hint, valid while relnode is the table's */
+	RelFileNumber relnode;
+	int32		attempts;		/* failed deliveries before this one */
+	int16		priority;
+	uint8		state;			/* MqLeaseState */
+	uint8		from;			/* SETTLING: OPEN, HELD or FAILED */
+	uint8		verb;			/* SETTLING: MqVerb */
+	uint8		reason;			/* FAILED: MqReason */
+	bool		session;		/* no deadline, returns when its session ends */
+	bool		unwritten;		/* attempts is more than the row says */
+	bool		timed;			/* timer is in one of the heaps */
+	int			holder;			/* process number of the consumer's session */
+	int			pid;			/* its process id */
+	int			settler;		/* OPEN, SETTLING: process number of the open
+								 * transaction; -1: prepared, see xid */
+	TransactionId xid;			/* prepared transaction that decides on it */
+	int			claim;			/* OPEN: index of the holder's own record */
+	char		consumer[NAMEDATALEN];
+} MqLease;
+
+typedef struct MqCounters
+{
+	int64		rows;			/* committed rows in the table */
+	int64		delayed;		/* ... not leased, due after counted_until */
+	TimestampTz counted_until;	/* see stats.c */
+	TimestampTz count_next;		/* least due time after counted_until */
+	int64		enqueued;
+	int64		delivered;
+	int64		acked;
+	int64		nacked;
+	int64		expired;
+	int64		redelivered;
+	int64		dead;
+	int64		rows_examined;
+	int64		blocks_touched;
+	bool		exact;
+	bool		recounting;
+	TimestampTz since;
+} MqCounters;
+
+/* The options that failures and expiries need where no catalog can be read. */
+typedef struct MqPolicy
+{
+	int64		lease;			/* microseconds */
+	int64		backoff;
+	int64		backoff_limit;
+	int32		max_attempts;	/* 0: without limit */
+} MqPolicy;
+
+typedef struct MqQueue
+{
+	/* Key.  Changed only by who takes or frees the slot, under both the
+	 * registry's and the partition's lock. */
+	Oid			dboid;
+	Oid			relid;
+	bool		used;
+	int			partition;
+	dlist_node	node;			/* in its partition's list, or the free list */
+
+	RelFileNumber relnode;		/* TIDs in the lists belong to this file */
+	uint32		signature;		/* of the table's definition; see catalog.c */
+	bool		attached;		/* somebody has looked at its table since the
+								 * server started */
+	bool		paused;
+	TimestampTz last_used;
+	MqPolicy	policy;
+
+	MqLane		lanes[MQ_NLANES];
+	MqStock		stock_fresh[MQ_STOCK_FRESH];
+	MqStock		stock_other[MQ_NLANES - 1][MQ_STOCK_OTHER];
+	MqLate		late[MQ_LATE_MAX];	/* ascending by lane, position */
+	int			nlate;
+	MqBlocked	blocked[MQ_BLOCKED_MAX];
+	int			nblocked;
+	TimestampTz blocked_checked;	/* when the holders were last looked at */
+
+	dlist_head	leases;			/* those not FAILED */
+	dlist_head	failed;			/* those FAILED */
+	int			nleases;		/* all of them */
+	int			nfailed;		/* those FAILED, or SETTLING from FAILED */
+	pairingheap_node *deadlines;	/* heap of those HELD, by until */
+	pairingheap_node *retries;	/* heap of those FAILED that will be tried again */
+	dlist_head	prepared;		/* MqPrepared */
+	int			nprepared;
+
+	dlist_head	waiters;		/* MqWaiter, first come first woken */
+	int			nwaiters;
+	ConditionVariable scanned;	/* signalled when a scan right becomes free */
+
+	TimestampTz notified;		/* last notification sent by the worker */
+	bool		notify;			/* a notification is due */
+	TimestampTz dequeued;		/* last dequeue, waiting ones included */
+
+	MqCounters	n;
+} MqQueue;
+
+/* One process waiting for messages. Indexed by process number. */
+typedef struct MqWaiter
+{
+	dlist_node	node;
+	int			procno;
+	bool		queued;
+	bool		woken;			/* taken off the list by somebody's wake */
+} MqWaiter;
+
+/*
+ * A database that has, or may have, the extension.  Under the registry's
+ * lock.
+ */
+typedef enum MqDbState
+{
+	MQ_DB_UNKNOWN,				/* never looked at */
+	MQ_DB_WANTED,				/* a worker shall be started */
+	MQ_DB_STARTING,
+	MQ_DB_RUNNING,
+	MQ_DB_NONE					/* the extension isn't there */
+} MqDbState;
+
+typedef struct MqDatabase
+{
+	Oid			dboid;
+	MqDbState	state;
+	pg_atomic_uint32 worker;	/* process number + 1 while RUNNING, else 0 */
+	pg_atomic_uint64 next_wake; /* when it means to look again; a hint */
+	int			pid;
+	int			holds;			/* commands that want the database to itself */
+	bool		leave;			/* the worker is asked to go */
+	int			listeners;		/* sessions that have used LISTEN here */
+	TimestampTz retry;			/* not to be started before */
+} MqDatabase;
+
+/* A change of counts by a transaction that ended while rows were counted. */
+typedef struct MqRecountDelta
+{
+	TransactionId xid;
+	int64		rows;
+	int64		delayed;
+} MqRecountDelta;
+
+typedef struct MqShared
+{
+	LWLock	   *registry;		/* slots, databases, recount */
+	LWLockPadded *locks;		/* MQ_PARTITIONS of them */
+
+	pg_atomic_uint64 last_receipt;
+	bool		loaded;			/* the last shutdown's state was taken over */
+
+	slock_t		free_lock;		/* the free leases */
+	MqLease    *free_leases;
+	int			nfree;
+
+	dlist_head	free_queues;	/* registry */
+	dlist_head	partition[MQ_PARTITIONS];	/* queues; partition's lock */
+	dlist_head	free_prepared;	/* under prepared_lock */
+	slock_t		prepared_lock;
+
+	MqDatabase	databases[MQ_DATABASES];	/* registry */
+	int			ndatabases;
+	int			launcher;		/* process number or -1; registry */
+	ConditionVariable worker_gone;	/* signalled when a worker leaves */
+
+	/* Who recounts: one queue at a time; registry to start and stop, the
+	 * queue's partition lock for the log. */
+	MqQueue    *recount;
+	bool		recount_overflow;
+	int			nrecount;
+	MqRecountDelta recount_log[MQ_RECOUNT_LOG];
+} MqShared;
+
+extern MqShared *mq_shared;
+extern MqQueue *mq_queues;
+extern MqLease *mq_leases;
+extern MqLease **mq_buckets;
+extern MqWaiter *mq_waiters;
+extern uint32 mq_bucket_mask;	/* within one partition */
+
+extern void mq_shmem_init(void);
+extern void mq_require_preload(void);
+
+extern int	mq_partition_of(Oid dboid, Oid relid);
+extern LWLock *mq_partition_lock(int partition);
+extern void mq_lock(int partition);
+extern void mq_unlock(int partition);
+
+extern MqQueue *mq_queue_find(Oid dboid, Oid relid, MqQueue *hint);
+extern MqQueue *mq_queue_create(Oid dboid, Oid relid, bool *created);
+extern void mq_queue_remove(Oid dboid, Oid relid);
+extern void mq_queue_init_lanes(MqQueue *q);
+
+extern int64 mq_next_receipt(void);
+
+#endif							/* MQ_SHMEM_H */

@@ -1,0 +1,109 @@
+/*-------------------------------------------------------------------------
+ * storage.h
+ *		Reading and writing message rows.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MQ_STORAGE_H
+#define MQ_STORAGE_H
+
+#include "catalog.h"
+#include "xact.h"
+
+#include "storage/buf.h"
+#include "utils/snapshot.h"
+
+/*
+ * A reader keeps the page it last looked at pinned, since messages that are
+ * delivered together mostly lie together.
+ */
+typedef struct MqReader
+{
+	MqDef	   *def;
+	Relation	rel;
+	BlockNumber nblocks;		/* InvalidBlockNumber: not asked yet */
+	Buffer		buffer;
+	int64		examined;		/* index entries and rows looked at */
+} MqReader;
+
+/* A row as a look found it; tuple is a copy in the caller's memory context. */
+typedef struct MqRow
+{
+	MqPlace		place;
+	int32		attempts;
+	TimestampTz expires_at;		/* DT_NOEND: never */
+	HeapTuple	tuple;
+} MqRow;
+
+typedef enum MqLook
+{
+	MQ_LOOK_OK,
+	MQ_LOOK_GONE,				/* deleted, or not committed */
+	MQ_LOOK_HELD				/* another transaction, or ours, is changing or
+								 * locking it */
+} MqLook;
+
+typedef struct MqHolder
+{
+	TransactionId xid;
+	bool		multi;
+} MqHolder;
+
+/* One index entry met by a lane scan. */
+typedef struct MqSeen
+{
+	MqPos		pos;
+	MqPlace		place;			/* valid if look isn't GONE */
+	MqLook		look;
+	MqHolder	holder;
+} MqSeen;
+
+typedef struct MqScan
+{
+	MqReader   *reader;
+	Relation	index;
+	IndexScanDesc desc;
+	Snapshot	snapshot;
+	int			lane;
+	MqPos		from;
+	int			phase;
+	bool		kill;
+} MqScan;
+
+/* Values of a row in the order of MqColumn. */
+typedef struct MqValues
+{
+	Datum		v[MQ_NCOLS];
+	bool		null[MQ_NCOLS];
+} MqValues;
+
+extern void mq_reader_init(MqReader *r, MqDef *def, Relation rel);
+extern void mq_reader_done(MqReader *r);
+extern MqLook mq_row_look(MqReader *r, int64 id, ItemPointer tid, MqRow *row,
+						  MqHolder *holder);
+extern bool mq_holder_ended(TransactionId xid, bool multi);
+
+extern void mq_scan_begin(MqScan *s, MqReader *r, int lane, MqPos from, int64 hi);
+extern bool mq_scan_next(MqScan *s, MqSeen *seen);
+extern void mq_scan_end(MqScan *s);
+
+extern bool mq_row_insert(MqDef *def, Relation rel, MqValues *values, int64 *id);
+extern void mq_rows_insert(MqDef *def, Relation rel, MqValues *values, int n,
+						   int64 *ids, bool *inserted);
+extern bool mq_row_delete(MqReader *r, int64 id, ItemPointer tid, MqValues *taken);
+extern bool mq_row_fail(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
+						TimestampTz ready_at, const char *error);
+extern void mq_row_values(MqReader *r, HeapTuple tuple, MqValues *values);
+extern MqPlace mq_tuple_place(MqDef *def, TupleDesc desc, HeapTuple tuple);
+extern int64 mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed,
+							  Snapshot snapshot);
+extern int64 mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
+								  TimestampTz *next, bool (*skip) (MqReader *r, int64 id));
+
+extern int64 mq_own_delete;		/* id of the row mq is deleting through the
+								 * executor, or 0 */
+extern bool mq_own_insert;		/* mq is inserting through the executor */
+
+extern void mq_run_as_owner(Oid owner, const char *sql, int nargs, Oid *types,
+							Datum *values, const char *nulls, int expect);
+
+#endif							/* MQ_STORAGE_H */

@@ -1,0 +1,250 @@
+/*-------------------------------------------------------------------------
+ * wake.c
+ *		Waiters, and how they and the worker are woken.
+ *
+ * Waiting
+ *	  1. The waiter joins the queue's list under the partition's lock and looks
+ *		 under the same lock whether there is work.  A commit that comes before
+ *		 is seen by the look, one that comes after sees the waiter.
+ *	  2. It sleeps on its own latch.
+ *	  3. A commit takes as many waiters off the list as it brings messages,
+ *		 first come first woken, releases the lock and sets their latches.
+ *	  4. However the waiter stops waiting (message, timeout, cancel, death), it
+ *		 leaves under the lock; if it had been woken without need, or if a time
+ *		 has to be watched, the next waiter is woken in its place.
+ *
+ * Latches are set by process number after the lock is released.  A number may
+ * belong to another process by then: it sees a spurious wake, which every
+ * sleeper in PostgreSQL must bear.
+ */
+#include "wake.h"
+
+#include "clock.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+
+/* The queue this process waits for. */
+static struct
+{
+	bool		active;
+	Oid			relid;
+}			waiting;
+
+static MqDatabase *my_database = NULL;
+
+static MqWaiter *
+my_waiter(void)
+{
+	return &mq_waiters[MqMyProcNumber()];
+}
+
+static void
+set_latch_of(int procno)
+{
+	SetLatch(&ProcGlobal->allProcs[procno].procLatch);
+}
+
+/* Takes up to n waiters off the queue's list.  The partition is locked. */
+void
+mq_wake_pick(MqQueue *q, int64 n, MqWakeList *list)
+{
+	while (n-- > 0 && !dlist_is_empty(&q->waiters) && list->n < MQ_WAKE_MAX)
+	{
+		MqWaiter   *w = dlist_container(MqWaiter, node, dlist_pop_head_node(&q->waiters));
+
+		w->queued = false;
+		w->woken = true;
+		list->procs[list->n++] = w->procno;
+	}
+}
+
+/* All of them, beyond the list's size too.  The partition is locked. */
+void
+mq_wake_all(MqQueue *q, MqWakeList *list)
+{
+	while (!dlist_is_empty(&q->waiters))
+	{
+		mq_wake_pick(q, MQ_WAKE_MAX, list);
+		if (list->n == MQ_WAKE_MAX)
+			mq_wake_send(list);
+	}
+}
+
+/* Sets the latches; best without a lock. */
+void
+mq_wake_send(MqWakeList *list)
+{
+	for (int i = 0; i < list->n; i++)
+		set_latch_of(list->procs[i]);
+	list->n = 0;
+}
+
+/* Joins the queue's waiters, at the end.  The partition is locked. */
+void
+mq_wait_enter(MqQueue *q)
+{
+	MqWaiter   *w = my_waiter();
+
+	if (!waiting.active)
+	{
+		q->nwaiters++;
+		waiting.active = true;
+		waiting.relid = q->relid;
+		w->queued = false;
+		mq_xact_want_end();
+	}
+	if (!w->queued)
+	{
+		dlist_push_tail(&q->waiters, &w->node);
+		w->queued = true;
+	}
+	w->woken = false;
+}
+
+/*
+ * Stops waiting; a wake not needed goes to the next.  Takes the partition's
+ * lock.
+ */
+void
+mq_wait_leave(void)
+{
+	MqWaiter   *w = my_waiter();
+	MqWakeList	list = {0};
+	int			partition;
+	MqQueue    *q;
+
+	if (!waiting.active)
+		return;
+	waiting.active = false;
+	partition = mq_partition_of(MyDatabaseId, waiting.relid);
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, waiting.relid, NULL);
+	if (q)
+	{
+		TimestampTz now = mq_now();
+
+		if (w->queued)
+			dlist_delete(&w->node);
+		q->nwaiters--;
+		if (!q->paused &&
+			(mq_lane_has_work(q, now) || mq_lane_next_due(q) != DT_NOEND ||
+			 mq_lease_next_event(q) != DT_NOEND))
+			mq_wake_pick(q, 1, &list);
+	}
+	w->queued = w->woken = false;
+	mq_unlock(partition);
+	mq_wake_send(&list);
+}
+
+/*
+ * Sleeps until the latch is set or the time is over.  Returns false at a time
+ * out.  Interrupts are served here: cancel, terminate, a vanished client.
+ */
+bool
+mq_wait_sleep(long timeout_ms)
+{
+	int			rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							   timeout_ms, PG_WAIT_EXTENSION);
+
+	if (rc & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	return (rc & WL_LATCH_SET) != 0;
+}
+
+/* The entry of a database; NULL if there is none and none is made. */
+MqDatabase *
+mq_database(Oid dboid, bool create)
+{
+	Assert(LWLockHeldByMe(mq_shared->registry));
+	for (int i = 0; i < mq_shared->ndatabases; i++)
+		if (mq_shared->databases[i].dboid == dboid)
+			return &mq_shared->databases[i];
+	if (!create)
+		return NULL;
+	for (int i = 0; i <= mq_shared->ndatabases && i < MQ_DATABASES; i++)
+	{
+		MqDatabase *d = &mq_shared->databases[i];
+
+		if (i < mq_shared->ndatabases && OidIsValid(d->dboid))
+			continue;
+		if (i == mq_shared->ndatabases)
+			mq_shared->ndatabases++;
+		d->dboid = dboid;
+		d->state = MQ_DB_UNKNOWN;
+		pg_atomic_write_u32(&d->worker, 0);
+		pg_atomic_write_u64(&d->next_wake, 0);
+		d->holds = 0;
+		d->leave = false;
+		d->listeners = 0;
+		d->retry = DT_NOBEGIN;
+		return d;
+	}
+	return NULL;
+}
+
+static MqDatabase *
+this_database(void)
+{
+	if (my_database == NULL || my_database->dboid != MyDatabaseId)
+	{
+		LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
+		my_database = mq_database(MyDatabaseId, true);
+		LWLockRelease(mq_shared->registry);
+	}
+	return my_database;
+}
+
+/* Wakes the launcher, if there is one. */
+void
+mq_launcher_poke(void)
+{
+	int			launcher = mq_shared->launcher;
+
+	if (launcher >= 0)
+		set_latch_of(launcher);
+}
+
+/* Whether this database has a worker, as far as is known without a lock. */
+bool
+mq_worker_alive_hint(void)
+{
+	return my_database && my_database->dboid == MyDatabaseId &&
+		pg_atomic_read_u32(&my_database->worker) != 0;
+}
+
+/* Asks for a worker for this database unless it has one.  Not for callbacks. */
+void
+mq_worker_ensure(void)
+{
+	MqDatabase *d = this_database();
+	bool		poke = false;
+
+	if (d == NULL || pg_atomic_read_u32(&d->worker) != 0)
+		return;
+	LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
+	if (d->dboid == MyDatabaseId && (d->state == MQ_DB_UNKNOWN || d->state == MQ_DB_NONE))
+	{
+		d->state = MQ_DB_WANTED;
+		d->retry = DT_NOBEGIN;
+		poke = true;
+	}
+	LWLockRelease(mq_shared->registry);
+	if (poke)
+		mq_launcher_poke();
+}
+
+/* Wakes this database's worker if it does not mean to look by then itself. */
+void
+mq_worker_poke(TimestampTz when)
+{
+	MqDatabase *d = my_database;
+	uint32		worker;
+
+	if (d == NULL || d->dboid != MyDatabaseId)
+		return;
+	worker = pg_atomic_read_u32(&d->worker);
+	if (worker == 0 || (TimestampTz) pg_atomic_read_u64(&d->next_wake) <= when)
+		return;
+	set_latch_of(worker - 1);
+}

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ * wake.h
+ *		Waiters, and how they and the worker are woken.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MQ_WAKE_H
+#define MQ_WAKE_H
+
+#include "lane.h"
+
+/* Processes to be woken once the lock is released. */
+#define MQ_WAKE_MAX 64
+typedef struct MqWakeList
+{
+	int			n;
+	int			procs[MQ_WAKE_MAX];
+} MqWakeList;
+
+extern void mq_wake_pick(MqQueue *q, int64 n, MqWakeList *list);
+extern void mq_wake_all(MqQueue *q, MqWakeList *list);
+extern void mq_wake_send(MqWakeList *list);
+extern void mq_wait_enter(MqQueue *q);
+extern void mq_wait_leave(void);
+extern bool mq_wait_sleep(long timeout_ms);
+
+extern MqDatabase *mq_database(Oid dboid, bool create);
+extern void mq_worker_poke(TimestampTz when);
+extern void mq_worker_ensure(void);
+extern bool mq_worker_alive_hint(void);
+extern void mq_launcher_poke(void);
+
+#endif							/* MQ_WAKE_H */

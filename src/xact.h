@@ -1,0 +1,116 @@
+/*-------------------------------------------------------------------------
+ * xact.h
+ *		What this transaction will do to the queues at its end.
+ *-------------------------------------------------------------------------
+ */
+#ifndef MQ_XACT_H
+#define MQ_XACT_H
+
+#include "shmem.h"
+
+#include "access/xact.h"
+
+/* Rows without priority and time, enqueued here: ids lo .. hi, n of them. */
+typedef struct MqFresh
+{
+	int64		lo;
+	int64		hi;
+	int64		n;
+	ItemPointerData tid;		/* of lo */
+	SubTransactionId sub;
+} MqFresh;
+
+/* A row with priority or time enqueued, or a row written anew. */
+typedef struct MqMove
+{
+	MqPlace		place;			/* where it stands after the commit */
+	bool		is_new;
+	MqPlace		was;			/* !is_new: where it stood */
+	SubTransactionId sub;
+} MqMove;
+
+/* A row deleted by somebody who did not lease it. */
+typedef struct MqGone
+{
+	MqPlace		was;
+	bool		dead;			/* it went to the dead letters */
+	SubTransactionId sub;
+} MqGone;
+
+/* A lease taken here. */
+typedef struct MqClaim
+{
+	MqLease    *lease;
+	int64		id;
+	int64		receipt;
+	bool		handed_out;		/* the dequeue returned it to its caller */
+	bool		settled;		/* an MqSettle of this transaction decides */
+	SubTransactionId sub;
+} MqClaim;
+
+/* A delivery settled here. */
+typedef struct MqSettle
+{
+	MqLease    *lease;
+	int64		id;
+	int64		receipt;
+	int			claim;			/* index of this transaction's claim, or -1 */
+	MqVerb		verb;
+	bool		dead;			/* it went to the dead letters */
+	bool		row_gone;		/* the row leaves the table */
+	SubTransactionId sub;
+} MqSettle;
+
+#define MQ_ARRAY(type)	struct { type *a; int n; int max; }
+
+/* All that this transaction did to one queue. */
+typedef struct MqTouch
+{
+	struct MqTouch *next;
+	Oid			dboid;
+	Oid			relid;
+	MqQueue    *hint;
+	int			depth;			/* nested calls that are still adding */
+	MQ_ARRAY(MqFresh) fresh;
+	MQ_ARRAY(MqMove) moves;
+	MQ_ARRAY(MqGone) gone;
+	MQ_ARRAY(MqClaim) claims;
+	MQ_ARRAY(MqSettle) settles;
+	SubTransactionId truncated; /* emptied under this subtransaction */
+	SubTransactionId changed;	/* definition changed: paused is news */
+	bool		paused;
+	bool		dropped;
+	MqPrepared *prepared;		/* reserved at PRE_PREPARE */
+} MqTouch;
+
+#define mq_array_reserve(arr, more) \
+	mq_array_grow((void **) &(arr).a, &(arr).max, (arr).n, (more), sizeof(*(arr).a))
+
+/*
+ * What the layers above do with a touched queue.  None of these may fail,
+ * except reserve.
+ */
+typedef struct MqXactOps
+{
+	void		(*commit) (MqTouch *t, TransactionId xid);
+	void		(*abort) (MqTouch *t);
+	void		(*subabort) (MqTouch *t, SubTransactionId sub);
+	void		(*reserve) (MqTouch *t);
+	void		(*prepare) (MqTouch *t, TransactionId xid);
+	void		(*cleanup) (SubTransactionId sub);	/* any end but a commit: a
+													 * scan or wait cut short */
+	void		(*done) (bool committed);
+} MqXactOps;
+
+extern void mq_xact_init(const MqXactOps *ops);
+extern MqTouch *mq_xact_touch(Oid relid);
+extern MqTouch *mq_xact_touched(Oid relid);
+extern void mq_xact_note_fresh(MqTouch *t, int64 id, ItemPointer tid);
+extern void mq_xact_note_new(MqTouch *t, const MqPlace *place);
+extern void mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *place);
+extern void mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead);
+extern void mq_xact_want_end(void);
+extern void mq_xact_at_commit(void (*callback) (void));
+extern void mq_array_grow(void **a, int *max, int n, int more, Size size);
+
+#endif							/* MQ_XACT_H */
