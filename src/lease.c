@@ -37,6 +37,8 @@
 #include "common/pg_prng.h"
 #include "guc.h"
 
+#define WRITE_PAUSE	(250 * INT64CONST(1000))
+
 /* Deadlines and retries: the earliest first. */
 static int
 compare_until(const pairingheap_node *a, const pairingheap_node *b, void *arg)
@@ -247,6 +249,10 @@ mq_lease_fail(MqLease *l, TimestampTz now, MqReason reason)
 	l->xid = InvalidTransactionId;
 	l->until = reason == MQ_REASON_SESSION ? now :
 		mq_time_add(now, mq_backoff(&q->policy, l->attempts));
+
+	/* due at once: let a claimer take it rather than meet the worker's write */
+	l->write_after = l->until <= now + WRITE_PAUSE && !mq_lease_is_spent(l) ?
+		mq_time_add(now, 2 * WRITE_PAUSE) : DT_NOBEGIN;
 	dlist_delete(&l->node);
 	dlist_push_tail(&q->failed, &l->node);
 	mq_lease_set_timer(l);

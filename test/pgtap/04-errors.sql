@@ -17,8 +17,10 @@ INSERT INTO noqueue VALUES
     ($$SELECT mq.alter_queue('nope', lease => '1 s')$$), ($$SELECT mq.drop_queue('nope')$$),
     ($$SELECT mq.grant('nope', 'postgres', 'send')$$), ($$SELECT mq.revoke('nope', 'postgres', 'send')$$),
     ($$SELECT mq.listen('nope')$$), ($$CALL mq.wait('nope', '1 h')$$);
-SELECT is(r.state, '42704', sql), matches(r.hint, 'mq\.create_queue', '... hint: ' || sql), matches(r.message, 'nope', '... names it: ' || sql)
-  FROM noqueue, pg_temp.raised(sql) r WHERE sql NOT LIKE 'CALL%';
+CREATE TEMP TABLE answers AS SELECT sql, r.* FROM noqueue, pg_temp.raised(sql) r WHERE sql NOT LIKE 'CALL%';
+SELECT is(state, '42704', sql) FROM answers;
+SELECT matches(hint, 'mq\.create_queue', 'hint: ' || sql) FROM answers;
+SELECT matches(message, 'nope', 'it names the queue: ' || sql) FROM answers;
 -- mq.wait does not run inside a function.
 \set ON_ERROR_STOP off
 \o /dev/null

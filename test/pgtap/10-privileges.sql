@@ -80,11 +80,12 @@ SELECT is(pg_temp.state_as('mqt_receive', 'SELECT * FROM mq.q_pr_dead'), '42501'
 -- Views show what one has some privilege on; pg_monitor sees all.
 SELECT mq.enqueue('pr', '1');
 SELECT count(*) FROM mq.dequeue('pr', lease => '1 h') \gset
-SELECT is(pg_temp.value_as(who, $$ SELECT string_agg(name, ',' ORDER BY name) FROM mq.queues WHERE name LIKE 'pr%' $$), q, who || ' in mq.queues'),
-       is(pg_temp.value_as(who, $$ SELECT string_agg(queue, ',' ORDER BY queue) FROM mq.stats WHERE queue LIKE 'pr%' $$), q, who || ' in mq.stats'),
-       is(pg_temp.value_as(who, $$ SELECT string_agg(queue, ',') FROM mq.in_flight WHERE queue LIKE 'pr%' $$), CASE WHEN q LIKE '%pr%' THEN 'pr' END, who || ' in mq.in_flight')
-  FROM (VALUES ('mqt_send'::name, 'pr'), ('mqt_receive', 'pr'), ('mqt_browse', 'pr'), ('mqt_none', NULL), ('mqt_owner', 'pr,pr_dead,pr_su'),
-               ('mqt_monitor', 'pr,pr_dead,pr_su')) v(who, q);
+CREATE TEMP TABLE sight (who name, queues text);
+INSERT INTO sight VALUES ('mqt_send', 'pr'), ('mqt_receive', 'pr'), ('mqt_browse', 'pr'), ('mqt_none', NULL), ('mqt_owner', 'pr,pr_dead,pr_su'),
+    ('mqt_monitor', 'pr,pr_dead,pr_su');
+SELECT is(pg_temp.value_as(who, $$ SELECT string_agg(name, ',' ORDER BY name) FROM mq.queues WHERE name LIKE 'pr%' $$), queues, who || ' in mq.queues') FROM sight;
+SELECT is(pg_temp.value_as(who, $$ SELECT string_agg(queue, ',' ORDER BY queue) FROM mq.stats WHERE queue LIKE 'pr%' $$), queues, who || ' in mq.stats') FROM sight;
+SELECT is(pg_temp.value_as(who, $$ SELECT string_agg(queue, ',') FROM mq.in_flight WHERE queue LIKE 'pr%' $$), left(queues, 2), who || ' in mq.in_flight') FROM sight;
 
 -- Revoking takes it away at once.
 SELECT mq.revoke('pr', 'mqt_send', 'send');

@@ -10,7 +10,7 @@ INSERT INTO mq.q_ps (body) VALUES ('"a"'), ('"b"');
 SELECT is(pg_temp.bodies(), 'a,b', 'INSERT enqueues');
 INSERT INTO mq.q_ps (body, priority, headers, key) VALUES ('"low"', 1, NULL, NULL), ('"high"', 8, '{"x": 1}', 'k');
 SELECT results_eq($$ SELECT body, priority, headers, key, attempt FROM mq.dequeue('ps', 2, auto_ack => true) $$,
-    $$ VALUES ('"high"'::jsonb, 8::smallint, '{"x": 1}'::jsonb, 'k', 1), ('"low"', 1, NULL, NULL, 1) $$, '... with its columns');
+    $$ VALUES ('"high"'::jsonb, 8::smallint, '{"x": 1}'::jsonb, 'k', 1), ('"low"', 1::smallint, NULL, NULL, 1) $$, '... with its columns');
 INSERT INTO mq.q_ps (body) SELECT to_jsonb(i) FROM generate_series(1, 1000) i;
 SELECT is(pg_temp.bodies(2000), (SELECT string_agg(i::text, ',' ORDER BY i) FROM generate_series(1, 1000) i), '... a thousand');
 COPY mq.q_ps (body, priority, ready_at) FROM stdin;

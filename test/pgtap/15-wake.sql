@@ -8,7 +8,7 @@ SELECT mq.listen('Wake.Up-1');
 SELECT set_eq('SELECT pg_listening_channels()', $$ SELECT channel::text FROM mq.queues WHERE name IN ('wk', 'Wake.Up-1') $$, 'mq.listen listens on the channel that mq.queues names');
 SELECT is((SELECT channel::text FROM mq.queues WHERE name = 'wk'), 'mq_wk', 'it is mq_ and the name');
 SELECT mq.unlisten('wk');
-SELECT results_eq('SELECT pg_listening_channels()', $$ SELECT channel::text FROM mq.queues WHERE name = 'Wake.Up-1' $$, 'mq.unlisten stops');
+SELECT results_eq('SELECT pg_listening_channels() COLLATE "default"', $$ SELECT channel::text COLLATE "default" FROM mq.queues WHERE name = 'Wake.Up-1' $$, 'mq.unlisten stops');
 UNLISTEN *;
 
 -- Something is ready already.
