@@ -862,6 +862,7 @@ mq_rows_insert(MqDef *def, Relation rel, MqValues *values, int n,
 	MemoryContext old;
 	const int	chunk = 200;
 	TupleTableSlot **slots;
+	TupleDesc	desc;
 	ItemPointerData tids[200];
 	MqTouch    *touch;
 
@@ -878,8 +879,10 @@ mq_rows_insert(MqDef *def, Relation rel, MqValues *values, int n,
 	batch = AllocSetContextCreate(CurrentMemoryContext, "mq batch", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(batch);
 	slots = palloc(sizeof(TupleTableSlot *) * chunk);
+	/* a copy, since it is not reference-counted a slot at a time */
+	desc = CreateTupleDescCopy(RelationGetDescr(rel));
 	for (int i = 0; i < Min(n, chunk); i++)
-		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsHeapTuple);
+		slots[i] = MakeSingleTupleTableSlot(desc, &TTSOpsHeapTuple);
 	for (int done = 0; done < n; done += chunk)
 	{
 		int			m = Min(chunk, n - done);

@@ -182,7 +182,14 @@ sub dead_session
 {
 	my ($s) = @_;
 
-	eval { $s->{run}->finish };
+	# psql does not notice while it is idle, and servers started since have
+	# inherited its standard input, which so does not end either.
+	$s->{stdin} .= "\\q\n";
+	unless (eval { $s->{run}->finish; 1 })
+	{
+		$s->{stdin} = '';
+		eval { $s->{run}->finish };
+	}
 	return $s->{stderr};
 }
 
