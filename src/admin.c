@@ -299,6 +299,7 @@ mq_sql_stats(PG_FUNCTION_ARGS)
 		q = mq_queue_try_attach(def, rel);
 		if (q)
 		{
+			int			expired = mq_lease_expire(q, mq_now());
 			MqCounters	n = q->n;
 			int64		ready = mq_count_ready(q);
 			int64		delayed = mq_count_delayed(q);
@@ -306,6 +307,8 @@ mq_sql_stats(PG_FUNCTION_ARGS)
 			int			waiting = q->nwaiters;
 
 			mq_unlock(q->partition);
+			if (expired > 0)
+				mq_worker_poke(mq_now());
 			memset(null, false, sizeof(null));
 			v[0] = Int64GetDatum(ready);
 			v[1] = Int64GetDatum(delayed);

@@ -44,6 +44,7 @@ typedef struct Taken
 	MqHolder	holder;
 	MqLook		look;
 	bool		from_failed;
+	MqReason	reason;
 	int32		attempts;
 } Taken;
 
@@ -128,6 +129,7 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 			t->pos = (MqPos) {retry->until, retry->id};
 			t->from_failed = true;
 			t->attempts = retry->attempts;
+			t->reason = retry->reason;
 			mq_lease_reopen(retry);
 			open_lease(c, retry, now, t);
 			n++;
@@ -161,6 +163,7 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 		t->lane = cand.lane;
 		t->pos = cand.pos;
 		t->from_failed = false;
+		t->reason = MQ_REASON_NONE;
 		t->attempts = 0;
 		open_lease(c, l, now, t);
 		n++;
@@ -184,6 +187,7 @@ add_delivery(Claimer *c, Taken *t, const MqRow *row)
 	d->row = *row;
 	d->claim = t->claim;
 	d->attempts = t->attempts;
+	d->reason = t->reason;
 	d->receipt = c->receipt;
 }
 

@@ -25,6 +25,7 @@ typedef struct MqDelivery
 	MqRow		row;
 	int			claim;			/* index in the touch's claims */
 	int32		attempts;		/* failed deliveries before this one */
+	MqReason	reason;			/* why the last one failed, if the row doesn't know */
 	int64		receipt;
 	TimestampTz until;			/* lease_until; DT_NOEND: no deadline */
 } MqDelivery;

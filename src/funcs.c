@@ -321,7 +321,10 @@ put_delivery(ReturnSetInfo *rsinfo, MqReader *r, Datum queue, const MqDelivery *
 	copy_column(&row, MQ_COL_DEDUP_ID, &v[MSG_DEDUP_ID], &null[MSG_DEDUP_ID]);
 	v[MSG_EXPIRES_AT] = row.v[MQ_COL_EXPIRES_AT];
 	null[MSG_EXPIRES_AT] = row.null[MQ_COL_EXPIRES_AT];
-	copy_column(&row, MQ_COL_LAST_ERROR, &v[MSG_LAST_ERROR], &null[MSG_LAST_ERROR]);
+	if (d->reason == MQ_REASON_NONE)
+		copy_column(&row, MQ_COL_LAST_ERROR, &v[MSG_LAST_ERROR], &null[MSG_LAST_ERROR]);
+	else
+		v[MSG_LAST_ERROR] = CStringGetTextDatum(mq_reason_text(d->reason));
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, null);
 }
 

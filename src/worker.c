@@ -137,7 +137,7 @@ worker_pass_failed(MemoryContext context)
 
 /* Entry point of a database's worker; the argument is the database's oid. */
 void
-mq_sql_worker_main(Datum arg)
+mq_worker_main(Datum arg)
 {
 	Oid			dboid = DatumGetObjectId(arg);
 	MqDatabase *d;
@@ -334,7 +334,7 @@ start_worker(Oid dboid, BackgroundWorkerHandle **handle)
 	w.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	w.bgw_restart_time = BGW_NEVER_RESTART;
 	strlcpy(w.bgw_library_name, "mq", BGW_MAXLEN);
-	strlcpy(w.bgw_function_name, "mq_sql_worker_main", BGW_MAXLEN);
+	strlcpy(w.bgw_function_name, "mq_worker_main", BGW_MAXLEN);
 	snprintf(w.bgw_name, BGW_MAXLEN, "mq worker for database %u", dboid);
 	strlcpy(w.bgw_type, "mq worker", BGW_MAXLEN);
 	w.bgw_main_arg = ObjectIdGetDatum(dboid);
@@ -405,7 +405,7 @@ start_workers(void)
 
 /* Entry point of the launcher. */
 void
-mq_sql_launcher_main(Datum arg)
+mq_launcher_main(Datum arg)
 {
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -742,7 +742,7 @@ mq_worker_init(void)
 	w.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	w.bgw_restart_time = 1;
 	strlcpy(w.bgw_library_name, "mq", BGW_MAXLEN);
-	strlcpy(w.bgw_function_name, "mq_sql_launcher_main", BGW_MAXLEN);
+	strlcpy(w.bgw_function_name, "mq_launcher_main", BGW_MAXLEN);
 	strlcpy(w.bgw_name, "mq launcher", BGW_MAXLEN);
 	strlcpy(w.bgw_type, "mq launcher", BGW_MAXLEN);
 	if (!IsBinaryUpgrade)

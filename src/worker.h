@@ -12,7 +12,7 @@
 extern void mq_worker_init(void);
 extern void mq_worker_want(void);
 extern void mq_worker_init_session(void);
-extern PGDLLEXPORT void mq_sql_launcher_main(Datum arg);
-extern PGDLLEXPORT void mq_sql_worker_main(Datum arg);
+extern PGDLLEXPORT void mq_launcher_main(Datum arg);
+extern PGDLLEXPORT void mq_worker_main(Datum arg);
 
 #endif							/* MQ_WORKER_H */

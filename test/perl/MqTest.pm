@@ -130,6 +130,7 @@ sub start_query
 	my ($s, $sql) = @_;
 
 	$s->query_until(qr/query sent\r?\n/, "\\echo query sent\n$sql;\n");
+	$s->{busy} = 1;
 	return;
 }
 
@@ -138,6 +139,7 @@ sub finish_query
 {
 	my ($s) = @_;
 	my ($out) = $s->query('');
+	$s->{busy} = 0;
 	my $err = $s->{stderr};
 
 	$s->{stderr} = '';
@@ -182,14 +184,10 @@ sub dead_session
 {
 	my ($s) = @_;
 
-	# psql does not notice while it is idle, and servers started since have
-	# inherited its standard input, which so does not end either.
-	$s->{stdin} .= "\\q\n";
-	unless (eval { $s->{run}->finish; 1 })
-	{
-		$s->{stdin} = '';
-		eval { $s->{run}->finish };
-	}
+	# psql leaves when its query fails this way, but notices nothing while it
+	# is idle; its standard input does not end, servers started since have it.
+	$s->{stdin} .= "\\q\n" unless $s->{busy};
+	eval { $s->{run}->finish };
 	return $s->{stderr};
 }
 
