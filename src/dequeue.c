@@ -44,6 +44,8 @@ typedef struct Taken
 	MqHolder	holder;
 	MqLook		look;
 	bool		from_failed;
+	bool		early;			/* its time has not come: place says when */
+	MqPlace		place;
 	MqReason	reason;
 	int32		attempts;
 } Taken;
@@ -211,6 +213,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		Taken	   *t = &taken[i];
 		MqRow		row;
 
+		t->early = false;
 		t->look = mq_row_look(&c->reader, t->id, &t->tid, &row, &t->holder);
 		if (t->look != MQ_LOOK_OK)
 			continue;
@@ -218,10 +221,16 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		{
 			t->attempts = row.attempts;
 
-			/* its lane will come to it when its time has come */
-			if (row.expires_at <= now || (row.place.timed && row.place.ready_at > now))
+			if (row.expires_at <= now)
 			{
 				t->look = MQ_LOOK_GONE;
+				continue;
+			}
+			if (row.place.timed && row.place.ready_at > now)
+			{
+				t->look = MQ_LOOK_GONE;
+				t->early = true;
+				t->place = row.place;
 				continue;
 			}
 		}
@@ -310,7 +319,11 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 				}
 			}
 			else
+			{
 				mq_lease_free(l);
+				if (t->early)
+					mq_lane_defer(q, &t->place);
+			}
 			record->lease = NULL;
 		}
 	}
@@ -346,7 +359,7 @@ static void
 claim(Claimer *c)
 {
 	Taken	   *taken = palloc(sizeof(Taken) * Min(c->d->max, BATCH));
-	MqScanJob  *job = NULL;
+	static MqScanJob job;		/* large, and a process scans one lane at a time */
 	bool		retired = false;
 	bool		helped = false;
 
@@ -386,9 +399,7 @@ claim(Claimer *c)
 			helped = true;
 			continue;
 		}
-		if (job == NULL)
-			job = palloc(sizeof(MqScanJob));
-		n = take(c, q, now, taken, want, &next, job);
+		n = take(c, q, now, taken, want, &next, &job);
 		if (n == 0 && next == MQ_NEXT_WAIT)
 		{
 			wait_for_scan(q);
@@ -400,9 +411,9 @@ claim(Claimer *c)
 			sift(c, taken, n, now);
 		if (next == MQ_NEXT_SCAN)
 		{
-			mq_lane_scan(job, &c->reader);
+			mq_lane_scan(&job, &c->reader);
 			q = mq_queue_attach(c->def, c->rel);
-			mq_lane_merge(q, job);
+			mq_lane_merge(q, &job);
 			mq_unlock(q->partition);
 		}
 		else if (n == 0)
@@ -418,8 +429,6 @@ claim(Claimer *c)
 				 errhint("Too many messages are in flight; settle some, or raise mq.max_in_flight (now %d).",
 						 mq_max_in_flight)));
 	pfree(taken);
-	if (job)
-		pfree(job);
 }
 
 /*

@@ -151,6 +151,24 @@ mq_lane_add(MqQueue *q, const MqPlace *place)
 }
 
 /*
+ * A row was taken off its list before its time: its time was changed, or the
+ * clock went back.  It must stand above the cursor to be found again.
+ */
+void
+mq_lane_defer(MqQueue *q, const MqPlace *place)
+{
+	int			l = mq_place_lane(place);
+	MqPos		pos = mq_place_pos(place);
+
+	if (mq_pos_cmp(pos, q->lanes[l].cursor) <= 0)
+	{
+		set_back(q, l, mq_pos_before(pos));
+		q->lanes[l].next_due = pos.t;
+	}
+	mq_lane_add(q, place);
+}
+
+/*
  * The same for n rows of the fresh lane with ids from lo to hi, maybe with
  * others' ids between them; tid is that of lo.
  */

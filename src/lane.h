@@ -44,6 +44,7 @@ typedef struct MqScanJob
 
 extern void mq_lane_add(MqQueue *q, const MqPlace *place);
 extern void mq_lane_add_range(MqQueue *q, int64 lo, int64 hi, int64 n, ItemPointer tid);
+extern void mq_lane_defer(MqQueue *q, const MqPlace *place);
 extern void mq_lane_block(MqQueue *q, int lane, MqPos pos, int64 hi, ItemPointer tid,
 						  const MqHolder *holder);
 extern MqNext mq_lane_next(MqQueue *q, TimestampTz now, int limit,

@@ -158,6 +158,11 @@ commit(MqTouch *t, TransactionId xid)
 	TimestampTz first_event = DT_NOEND;
 	bool		dropped = t->changed != InvalidSubTransactionId && t->dropped;
 
+	if (t->fresh.n == 0 && t->moves.n == 0 && t->gone.n == 0 && t->claims.n == 0 &&
+		t->settles.n == 0 && t->truncated == InvalidSubTransactionId &&
+		t->changed == InvalidSubTransactionId)
+		return;					/* it looked and found nothing */
+
 	mq_lock(partition);
 	q = mq_queue_find(t->dboid, t->relid, t->hint);
 	if (q == NULL)

@@ -670,7 +670,7 @@ after_utility(After after)
 		case AFTER_NOTHING:
 			break;
 		case AFTER_DATABASES:
-			mq_launcher_poke();
+			mq_xact_at_commit(poke_both);	/* before, the launcher sees the old list */
 			break;
 		case AFTER_PREPARED:
 			mq_worker_want();
