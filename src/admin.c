@@ -13,6 +13,7 @@
 #include "clock.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "utils/memutils.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -49,6 +50,33 @@ extension_owner(void)
 	if (!OidIsValid(owner))
 		elog(ERROR, "extension mq does not exist");
 	return owner;
+}
+
+/*
+ * Runs the inner call; an error comes without the inner function's context,
+ * which tells its caller nothing.
+ */
+static void
+run_without_context(Oid role, const char *sql, int nargs, Oid *types,
+					Datum *values, const char *nulls)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		mq_run_as_owner(role, sql, nargs, types, values, nulls, SPI_OK_SELECT);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		error->context = NULL;
+		ReThrowError(error);
+	}
+	PG_END_TRY();
 }
 
 /*
@@ -94,7 +122,7 @@ call_inner(FunctionCallInfo fcinfo, Oid role, Oid caller)
 	ReleaseSysCache(tup);
 
 	SPI_connect();
-	mq_run_as_owner(role, sql.data, nargs, types, values, nulls, SPI_OK_SELECT);
+	run_without_context(role, sql.data, nargs, types, values, nulls);
 	fcinfo->isnull = rettype == VOIDOID;
 	if (rettype != VOIDOID && SPI_processed == 1)
 		result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &fcinfo->isnull);
@@ -307,8 +335,8 @@ mq_sql_stats(PG_FUNCTION_ARGS)
 			int			waiting = q->nwaiters;
 
 			mq_unlock(q->partition);
-			if (expired > 0)
-				mq_worker_poke(mq_now());
+			if (expired > 0 || !n.exact)
+				mq_worker_poke(mq_now());	/* to write them, to count */
 			memset(null, false, sizeof(null));
 			v[0] = Int64GetDatum(ready);
 			v[1] = Int64GetDatum(delayed);
@@ -340,11 +368,14 @@ mq_sql_stats(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), v, null)));
 }
 
-/* The extension's script asks for a worker, from its commit on. */
+/*
+ * The extension's script asks for a worker, from its commit on; without the
+ * library preloaded it ends here.
+ */
 Datum
 mq_sql_worker_start(PG_FUNCTION_ARGS)
 {
-	if (mq_shared)
-		mq_worker_want();
+	mq_require_preload();
+	mq_worker_want();
 	PG_RETURN_VOID();
 }

@@ -229,8 +229,15 @@ mq_worker_main(Datum arg)
 			{
 				LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
 				d->state = MQ_DB_NONE;
+				pg_atomic_write_u32(&d->worker, 0);
 				LWLockRelease(mq_shared->registry);
-				proc_exit(0);
+				/* whoever makes it from now on sees that there is no worker */
+				if (!extension_exists())
+					proc_exit(0);
+				LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
+				d->state = MQ_DB_RUNNING;
+				pg_atomic_write_u32(&d->worker, MqMyProcNumber() + 1);
+				LWLockRelease(mq_shared->registry);
 			}
 			MemoryContextSwitchTo(context);
 			foreach(lc, queues_here())
@@ -569,12 +576,28 @@ poke_both(void)
 	mq_launcher_poke();
 }
 
-/* The worker and the launcher look again once this transaction commits. */
+/* One started meanwhile may have found no extension and gone. */
+static void
+want_now(void)
+{
+	mq_worker_ensure();
+	poke_both();
+}
+
+/* There is a worker, and it looks again, once this transaction commits. */
 void
 mq_worker_want(void)
 {
 	mq_worker_ensure();
-	mq_xact_at_commit(poke_both);
+	mq_xact_at_commit(want_now);
+}
+
+/* The same if this database has the extension. */
+static void
+want_if_installed(void)
+{
+	if (OidIsValid(get_extension_oid("mq", true)))
+		mq_worker_want();
 }
 
 /* The database that a statement wants to itself, or NULL. */
@@ -673,7 +696,7 @@ after_utility(After after)
 			mq_xact_at_commit(poke_both);	/* before, the launcher sees the old list */
 			break;
 		case AFTER_PREPARED:
-			mq_worker_want();
+			want_if_installed();
 			break;
 		case AFTER_DISCARD:
 			mq_release_session(MQ_REASON_SESSION);
@@ -684,7 +707,7 @@ after_utility(After after)
 			break;
 		case AFTER_LISTEN:
 			count_listener();
-			mq_worker_want();
+			want_if_installed();
 			break;
 		case AFTER_DROP:
 			mq_xact_at_commit(poke_both);

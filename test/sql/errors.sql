@@ -1,5 +1,5 @@
 -- What users read when something is wrong.
-\set VERBOSITY default
+\set SHOW_CONTEXT never
 SELECT mq.enqueue('nope', '1');
 SELECT * FROM mq.dequeue('nope');
 SELECT mq.create_queue('bad name');
@@ -34,7 +34,10 @@ SELECT mq.ack('e', 1, 1, strict => true);
 SELECT mq.ack_batch('e', '{1,2,3}', '{1,2}');
 SELECT mq.grant('e', 'public', 'everything');
 SELECT mq.publish('x', 'k', '1');
+-- without the row, which has a time
+\set VERBOSITY terse
 INSERT INTO mq.q_e (body, priority) VALUES ('1', 10);
+\set VERBOSITY default
 INSERT INTO mq.q_e (body, dedup_id) VALUES ('1', 'd');
 BEGIN READ ONLY;
 SELECT mq.enqueue('e', '1');

@@ -17,7 +17,7 @@ SELECT body, jsonb_path_query_array(headers -> 'x-death', '$[*].reason') AS reas
        headers -> 'x-death' -> 0 ->> 'error' AS error FROM mq.dequeue('mail_dead', wait => '10 s');
 SELECT mq.release(queue, id, receipt) FROM mq.in_flight;
 SELECT mq.redrive('mail_dead');
--- redriven it comes before the fresh ones, or after them by its id, and counts from the start
+-- redriven, its attempts count from the start
 SELECT body, attempt FROM mq.dequeue('mail', 10) ORDER BY body;
 SELECT mq.reject(queue, id, receipt, 'spam') FROM mq.in_flight f WHERE id = (SELECT max(id) FROM mq.in_flight);
 SELECT mq.ack_batch('mail', array_agg(id), array_agg(receipt)) FROM mq.in_flight;

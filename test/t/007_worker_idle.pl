@@ -17,8 +17,10 @@ SELECT mq.create_queue('q', lease => '1 hour');
 SELECT mq.create_queue('empty');
 SELECT mq.enqueue('q', to_jsonb(n)) FROM generate_series(1, 5) n;
 SELECT mq.enqueue('q', '1', delay => '1 hour');
-SELECT mq.dequeue('q', 5);
-CHECKPOINT});
+SELECT mq.dequeue('q', 5)});
+# What reading would prune is gone before, and no page is new since a checkpoint.
+$node->safe_psql('postgres', 'VACUUM');
+$node->safe_psql('postgres', 'CHECKPOINT');
 
 my $s = session($node);
 my $pid = $node->safe_psql('postgres',

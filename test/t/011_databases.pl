@@ -28,8 +28,8 @@ is( $node->safe_psql('clone', q{SELECT 'mq.q_q'::regclass::oid}),
 my %receipt;
 for my $db ('postgres', 'second', 'clone')
 {
-	is( $node->safe_psql($db, q{SELECT ready FROM mq.stats WHERE queue = 'q'}),
-		1, "$db: one message");
+	wait_until($node, q{SELECT exact AND ready = 1 FROM mq.stats WHERE queue = 'q'},
+		"$db: one message", $db);
 	my ($body, $receipt) = split /\|/,
 	  $node->safe_psql($db, q{SELECT body, receipt FROM mq.dequeue('q', 10)});
 	is($body, $db eq 'postgres' ? '"postgres"' : '"second"', "$db: its own message");
