@@ -22,6 +22,7 @@
 #include "utils/syscache.h"
 #include "access/genam.h"
 #include "access/table.h"
+#include "access/xlog.h"
 
 MQ_FUNCTION(mq_sql_as_extension);
 MQ_FUNCTION(mq_sql_as_queue_owner);
@@ -64,7 +65,7 @@ run_without_context(Oid role, const char *sql, int nargs, Oid *types,
 
 	PG_TRY();
 	{
-		mq_run_as_owner(role, sql, nargs, types, values, nulls, SPI_OK_SELECT);
+		mq_run_as_owner(role, sql, nargs, types, values, nulls, SPI_OK_SELECT, false);
 	}
 	PG_CATCH();
 	{
@@ -174,9 +175,12 @@ mq_sql_as_queue_owner(PG_FUNCTION_ARGS)
 static bool
 may_look(Oid relid)
 {
+	bool		missing = false;
+
 	return has_privs_of_role(GetUserId(), ROLE_PG_MONITOR) ||
-		pg_class_aclcheck(relid, GetUserId(),
-						  ACL_SELECT | ACL_INSERT | ACL_UPDATE | ACL_DELETE) == ACLCHECK_OK;
+		pg_class_aclcheck_ext(relid, GetUserId(),
+							  ACL_SELECT | ACL_INSERT | ACL_UPDATE | ACL_DELETE,
+							  &missing) == ACLCHECK_OK;
 }
 
 /*
@@ -317,7 +321,7 @@ mq_sql_stats(PG_FUNCTION_ARGS)
 		rel = try_relation_open(relid, AccessShareLock);
 	if (rel)
 		def = mq_def_by_relid(relid);
-	if (def && def->refused == NULL)
+	if (def && def->refused == NULL && !RecoveryInProgress())
 	{
 		TimestampTz oldest;
 

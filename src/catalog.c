@@ -21,6 +21,7 @@
  */
 #include "catalog.h"
 
+#include "access/xlog.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
@@ -32,6 +33,8 @@
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "clock.h"
 #include "common/hashfn.h"
 #include "guc.h"
@@ -49,6 +52,16 @@
 const char *const mq_column_names[MQ_NCOLS] = {
 	"id", "enqueued_at", "attempts", "priority", "ready_at", "expires_at",
 	"key", "dedup_id", "headers", "body", "data", "last_error"
+};
+
+const Oid	mq_column_types[MQ_NCOLS] = {
+	INT8OID, TIMESTAMPTZOID, INT4OID, INT2OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	TEXTOID, TEXTOID, JSONBOID, JSONBOID, BYTEAOID, TEXTOID
+};
+
+static const char *const own_checks[] = {
+	"attempts$check", "priority$check", "key$check", "dedup_id$check",
+	"headers$check", "body$check"
 };
 
 static const char *const index_suffixes[MQ_NINDEXES] = {
@@ -241,9 +254,10 @@ load_options(MqDef *def)
 static bool
 is_own_check(const char *name)
 {
-	size_t		len = strlen(name);
-
-	return len > 6 && strcmp(name + len - 6, "$check") == 0;
+	for (int i = 0; i < (int) lengthof(own_checks); i++)
+		if (strcmp(name, own_checks[i]) == 0)
+			return true;
+	return false;
 }
 
 /* Which of mq's indexes this is, or -1. */
@@ -287,9 +301,29 @@ which_index(MqDef *def, Relation rel, Oid indexoid)
 				break;
 			}
 		}
-		if (!form->indisready || (result == MQ_INDEX_PKEY && !form->indisprimary))
+		if (!form->indisready || !form->indisvalid ||
+			(result == MQ_INDEX_PKEY && !form->indisprimary) ||
+			!heap_attisnull(tup, Anum_pg_index_indexprs, NULL) ||
+			(heap_attisnull(tup, Anum_pg_index_indpred, NULL) != (result == MQ_INDEX_PKEY)))
 			result = -1;
 		ReleaseSysCache(tup);
+	}
+	if (result >= 0)
+	{
+		/* ascending b-trees with the default order, nothing else */
+		Relation	index = index_open(indexoid, AccessShareLock);
+
+		if (index->rd_rel->relam != BTREE_AM_OID)
+			result = -1;
+		for (int k = 0; result >= 0 && k < index->rd_index->indnkeyatts; k++)
+		{
+			Oid			type = TupleDescAttr(RelationGetDescr(index), k)->atttypid;
+
+			if (index->rd_indoption[k] != 0 ||
+				index->rd_opfamily[k] != get_opclass_family(GetDefaultOpClass(type, BTREE_AM_OID)))
+				result = -1;
+		}
+		index_close(index, AccessShareLock);
 	}
 	pfree(name);
 	return result;
@@ -360,7 +394,13 @@ load_table(MqDef *def, Relation rel)
 		live++;
 		for (int c = 0; c < MQ_NCOLS; c++)
 			if (strcmp(NameStr(att->attname), mq_column_names[c]) == 0)
+			{
 				def->att[c] = att->attnum;
+				if (att->atttypid != mq_column_types[c])
+					def->refused = "a column of its table has another type";
+				if (att->attnotnull && c > MQ_COL_PRIORITY)
+					def->plain = false;
+			}
 	}
 	for (int c = 0; c < MQ_NCOLS; c++)
 		if (def->att[c] == InvalidAttrNumber)
@@ -416,6 +456,7 @@ mq_def_lookup(const char *name, bool missing_ok)
 	RelidEntry *e;
 	int			generation;
 	Oid			relid;
+	volatile bool loaded = false;
 
 	mq_require_preload();
 	init_cache();
@@ -450,9 +491,21 @@ mq_def_lookup(const char *name, bool missing_ok)
 	e->def = def;
 	generation = ext_generation;
 
-	/* what invalidates the entry while it loads shall be seen */
-	def->valid = true;
-	if (!load_options(def))
+	PG_TRY();
+	{
+		/* what invalidates the entry while it loads shall be seen */
+		def->valid = true;
+		loaded = load_options(def);
+		if (loaded)
+			load_table(def, rel);
+	}
+	PG_CATCH();
+	{
+		def->valid = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (!loaded)
 	{
 		def->valid = false;
 		relation_close(rel, AccessShareLock);
@@ -460,7 +513,6 @@ mq_def_lookup(const char *name, bool missing_ok)
 			return NULL;
 		no_such_queue(name);
 	}
-	load_table(def, rel);
 	if (generation != ext_generation)
 		def->valid = false;
 	relation_close(rel, AccessShareLock);
@@ -587,24 +639,10 @@ first_attach(MqDef *def, Relation rel)
 	if (q == NULL || q->attached)
 		return q;
 	q->attached = true;
-	q->paused = def->paused;
+	if (!q->paused_known)
+		q->paused = def->paused;
 	for (int i = 0; i < nxids; i++)
-	{
-		MqPrepared *p = NULL;
-
-		SpinLockAcquire(&mq_shared->prepared_lock);
-		if (!dlist_is_empty(&mq_shared->free_prepared))
-			p = dlist_container(MqPrepared, node,
-								dlist_pop_head_node(&mq_shared->free_prepared));
-		SpinLockRelease(&mq_shared->prepared_lock);
-		if (p == NULL)
-			break;
-		memset(p, 0, sizeof(MqPrepared));
-		p->xid = xids[i];
-		p->rescan = true;
-		dlist_push_tail(&q->prepared, &p->node);
-		q->nprepared++;
-	}
+		mq_queue_await(q, xids[i]);
 	if (!created)
 		return q;
 	mq_unlock(q->partition);
@@ -636,6 +674,9 @@ mq_queue_try_attach(MqDef *def, Relation rel)
 	int			partition = mq_partition_of(MyDatabaseId, def->relid);
 	MqQueue    *q;
 
+	/* on a standby rows come without commits: no cursor would hold */
+	if (RecoveryInProgress())
+		return NULL;
 	mq_lock(partition);
 	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
 	if (q == NULL || !q->attached)
@@ -681,7 +722,8 @@ mq_queue_expect(MqDef *def, Relation rel)
 {
 	MqQueue    *q = def->hint;
 
-	if (q && q->relid == def->relid && q->dboid == MyDatabaseId && q->attached)
+	if (RecoveryInProgress() ||
+		(q && q->relid == def->relid && q->dboid == MyDatabaseId && q->attached))
 		return;
 	q = mq_queue_try_attach(def, rel);
 	if (q)

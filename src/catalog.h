@@ -63,6 +63,7 @@ typedef struct MqDef
 } MqDef;
 
 extern const char *const mq_column_names[MQ_NCOLS];
+extern const Oid mq_column_types[MQ_NCOLS];
 
 extern void mq_catalog_init(void);
 extern Oid	mq_schema_oid(bool missing_ok);

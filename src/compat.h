@@ -18,8 +18,10 @@
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/tableam.h"
+#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/rel.h"
 
 /*
@@ -92,6 +94,13 @@ mq_compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot,
  * built with.
  */
 extern bool pq_check_connection(void);
+
+/* Ownership checks were unified in 16. */
+#if PG_VERSION_NUM < 160000
+#define mq_compat_owns_database(db, role) pg_database_ownercheck(db, role)
+#else
+#define mq_compat_owns_database(db, role) object_ownercheck(DatabaseRelationId, db, role)
+#endif
 
 /* The pg_database row of a database whose DROP was interrupted (16, backpatched). */
 #ifndef DATCONNLIMIT_INVALID_DB

@@ -7,6 +7,7 @@
 #include "deadletter.h"
 
 #include "clock.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
@@ -102,11 +103,12 @@ add_death(Jsonb *headers, const char *queue, int64 id, const char *reason,
  * Moves message id, leased by the caller, to its queue's dead-letter queue
  * with the rights of this queue's owner; without one it is dropped and logged.
  * error may be NULL.  Raises what the insert raises, 42501 if the owner may
- * not insert there.  Waits for whoever holds the row.  False if it is gone.
+ * not insert there.  Waits for whoever holds the row; with nowait not for the
+ * dead-letter queue's table (55P03).  False if it is gone.
  */
 bool
 mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
-			   const char *reason, const char *error)
+			   const char *reason, const char *error, bool nowait)
 {
 	MqDef	   *def = r->def;
 	MqValues	values;
@@ -119,6 +121,12 @@ mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 	if (error == NULL && !values.null[MQ_COL_LAST_ERROR])
 		error = TextDatumGetCString(values.v[MQ_COL_LAST_ERROR]);
 
+	if (nowait && def->dead_letter[0] &&
+		(dead = mq_def_lookup(def->dead_letter, true)) != NULL &&
+		!ConditionalLockRelationOid(dead->relid, RowExclusiveLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("dead-letter queue \"%s\" is locked", dead->name)));
 	rel = def->dead_letter[0] ? mq_queue_try_open(def->dead_letter, RowExclusiveLock, &dead) : NULL;
 	if (rel == NULL)
 	{

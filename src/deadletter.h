@@ -9,6 +9,7 @@
 #include "outcome.h"
 
 extern bool mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
-						   const char *reason, const char *error);
+						   const char *reason, const char *error,
+						   bool nowait);
 
 #endif							/* MQ_DEADLETTER_H */

@@ -160,7 +160,8 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 		l->tid = cand.tid;
 		l->relnode = q->relnode;
 		l->priority = MQ_LANE_PRIORITY(cand.lane);
-		l->ready_at = DT_NOBEGIN;
+		l->ready_at = MQ_LANE_IS_DUE(cand.lane) ? cand.pos.t : DT_NOBEGIN;
+		mq_count_leased(q, l->ready_at, 1);
 		t->tid = cand.tid;
 		t->lane = cand.lane;
 		t->pos = cand.pos;
@@ -269,21 +270,8 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		}
 		if (i >= keep_until)
 		{
-			MqPlace		p;
-
-			/* back to the list it was taken from, or to its retry */
-			p.id = t->id;
-			p.tid = t->tid;
-			p.priority = MQ_LANE_PRIORITY(t->lane);
-			p.timed = MQ_LANE_IS_DUE(t->lane);
-			p.ready_at = t->pos.t;
-			if (t->from_failed)
-				mq_return_claim(q, l);
-			else
-			{
-				mq_lease_free(l);
-				mq_lane_add(q, &p);
-			}
+			/* back to its lane, wherever that is by now, or to its retry */
+			mq_return_claim(q, l);
 			record->lease = NULL;
 		}
 		else if (t->look == MQ_LOOK_OK)
@@ -295,6 +283,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			l->priority = row->place.priority;
 			if (!t->from_failed)
 			{
+				mq_count_leased(q, l->ready_at, -1);
 				l->ready_at = row->place.timed ? row->place.ready_at : DT_NOBEGIN;
 				mq_count_leased(q, l->ready_at, 1);
 			}
@@ -314,12 +303,15 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 					mq_lease_put_back(l, mq_time_add(now, USECS_PER_SEC));
 				else
 				{
+					mq_count_leased(q, l->ready_at, -1);
 					mq_lease_free(l);
 					mq_lane_block(q, t->lane, t->pos, t->id, &t->tid, &t->holder);
 				}
 			}
 			else
 			{
+				if (!t->from_failed)
+					mq_count_leased(q, l->ready_at, -1);
 				mq_lease_free(l);
 				if (t->early)
 					mq_lane_defer(q, &t->place);
@@ -346,9 +338,11 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 static void
 wait_for_scan(MqQueue *q)
 {
-	ConditionVariablePrepareToSleep(&q->scanned);
+	ConditionVariable *scanned = &mq_shared->scanned[q->partition];
+
+	ConditionVariablePrepareToSleep(scanned);
 	mq_unlock(q->partition);
-	ConditionVariableTimedSleep(&q->scanned, 100, PG_WAIT_EXTENSION);
+	ConditionVariableTimedSleep(scanned, 100, PG_WAIT_EXTENSION);
 	ConditionVariableCancelSleep();
 }
 
@@ -440,8 +434,11 @@ prepare_to_wait(MqDef *def, Relation rel, TimestampTz deadline)
 {
 	TimestampTz now = mq_now();
 	TimestampTz until;
-	MqQueue    *q = mq_queue_attach(def, rel);
+	MqQueue    *q;
 	long		ms = -1;
+
+	mq_wait_leave_other(def->relid);
+	q = mq_queue_attach(def, rel);
 
 	if (q->paused ||
 		(!mq_lane_has_work(q, now) && mq_lease_next_event(q) > now))
@@ -570,10 +567,13 @@ static void
 give_back(Claimer *c)
 {
 	int			partition = mq_partition_of(MyDatabaseId, c->def->relid);
+	MqWakeList	wake = {0};
 	MqQueue    *q;
 
 	mq_lock(partition);
 	q = mq_queue_find(MyDatabaseId, c->def->relid, c->def->hint);
+	if (q)
+		mq_wake_pick(q, 1, &wake);	/* who looked meanwhile did not see it */
 	for (int i = 0; i < c->touch->claims.n; i++)
 	{
 		MqClaim    *record = &c->touch->claims.a[i];
@@ -585,6 +585,7 @@ give_back(Claimer *c)
 		}
 	}
 	mq_unlock(partition);
+	mq_wake_send(&wake);
 }
 
 /*

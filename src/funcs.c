@@ -404,6 +404,7 @@ open_for_settle(const char *queue, MqDef **def)
 	mq_check_writable("settling a message");
 	rel = mq_queue_open(queue, RowExclusiveLock, def);
 	mq_require(*def, ACL_SELECT | ACL_DELETE);
+	mq_worker_ensure();
 	return rel;
 }
 
@@ -612,6 +613,7 @@ extend(const char *queue, MqSettleArgs *a, int64 duration)
 	mq_check_writable("mq.extend()");
 	rel = mq_queue_open(queue, AccessShareLock, &def);
 	mq_require(def, ACL_SELECT | ACL_DELETE);
+	mq_worker_ensure();
 	n = mq_extend(def, rel, a, duration);
 	relation_close(rel, AccessShareLock);
 	return n;

@@ -80,8 +80,6 @@ set_back(MqQueue *q, int l, MqPos to)
 		to = mq_pos_before(stock_at(lane, 0)->pos);
 	if (mq_pos_cmp(to, lane->cursor) < 0)
 		lane->cursor = to;
-	else if (lane->stock_n > 0)
-		lane->cursor = mq_pos_before(stock_at(lane, 0)->pos);
 	lane->stock_n = lane->stock_head = 0;
 	lane->empty = false;
 	lane->next_due = DT_NOBEGIN;
@@ -161,10 +159,7 @@ mq_lane_defer(MqQueue *q, const MqPlace *place)
 	MqPos		pos = mq_place_pos(place);
 
 	if (mq_pos_cmp(pos, q->lanes[l].cursor) <= 0)
-	{
 		set_back(q, l, mq_pos_before(pos));
-		q->lanes[l].next_due = pos.t;
-	}
 	mq_lane_add(q, place);
 }
 
@@ -418,7 +413,7 @@ release_right(MqQueue *q, int l)
 {
 	q->lanes[l].scanner = -1;
 	running.active = false;
-	ConditionVariableBroadcast(&q->scanned);
+	ConditionVariableBroadcast(&mq_shared->scanned[q->partition]);
 }
 
 /* Adds rows to the stock, both being in order. */

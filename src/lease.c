@@ -223,6 +223,8 @@ mq_backoff(const MqPolicy *policy, int attempts)
 {
 	int64		us = policy->backoff;
 
+	if (us == 0)
+		return 0;
 	for (int i = 1; i < attempts && us < policy->backoff_limit; i++)
 		if (pg_mul_s64_overflow(us, 2, &us))
 			us = policy->backoff_limit;
@@ -242,7 +244,8 @@ mq_lease_fail(MqLease *l, TimestampTz now, MqReason reason)
 	mq_lease_clear_timer(l);
 	if (!counts_as_failed(l))
 		q->nfailed++;
-	l->attempts++;
+	if (l->attempts < PG_INT32_MAX)
+		l->attempts++;
 	l->unwritten = true;
 	l->reason = reason;
 	l->state = MQ_LEASE_FAILED;

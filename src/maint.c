@@ -18,7 +18,6 @@
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #define WRITE_BATCH		200
@@ -120,6 +119,7 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	TimestampTz from;
 	TimestampTz next;
 	int64		n;
+	bool		exact;
 
 	q = mq_queue_try_attach(def, rel);
 	if (q == NULL)
@@ -132,6 +132,8 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	}
 	q->n.counted_until = now;
 	q->n.count_next = DT_NOEND; /* commits lower it from now on */
+	exact = q->n.exact;
+	q->n.exact = false;			/* until the rows passed are subtracted */
 	mq_unlock(q->partition);
 
 	mq_reader_init(&r, def, rel);
@@ -142,6 +144,7 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	if (q == NULL)
 		return;
 	q->n.delayed = Max(0, q->n.delayed - n);
+	q->n.exact = exact;
 	if (next == DT_NOEND && q->n.count_next == DT_NOEND)
 		q->n.delayed = 0;
 	q->n.count_next = Min(q->n.count_next, next);
@@ -229,55 +232,6 @@ recount(MqDef *def, Relation rel)
 }
 
 /*
- * Writes failed deliveries in a subtransaction; if that fails, one by one, so
- * that a row that can't be written does not keep the others.
- */
-static int
-write_failed(MqDef *def, Relation rel, int max)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile int n = 0;
-	volatile bool failed = false;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		n = mq_retry_write(def, rel, max, false);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		failed = true;
-		if (max == 1)
-		{
-			ereport(LOG,
-					(errmsg("queue \"%s\": could not write the failed delivery of message %lld: %s",
-							def->name, (long long) mq_retry_current, error->message)));
-			mq_retry_defer(def->relid, mq_retry_current);
-		}
-		FreeErrorData(error);
-	}
-	PG_END_TRY();
-	if (failed && max > 1)
-		for (int i = 0; i < max; i++)
-			if (write_failed(def, rel, 1) == 0)
-				break;
-	return failed ? 1 : n;
-}
-
-/*
  * One pass.  Returns when there will be something to do again as far as is
  * known now.  Runs its own transaction if it needs one.
  */
@@ -300,16 +254,7 @@ mq_maint_queue(Oid relid, bool listened)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (get_rel_namespace(relid) == InvalidOid)
 	{
-		/* dropped: its leases are nobody's */
-		int			partition = mq_partition_of(MyDatabaseId, relid);
-		MqQueue    *q;
-
-		mq_lock(partition);
-		q = mq_queue_find(MyDatabaseId, relid, NULL);
-		if (q)
-			mq_lease_free_all(q);
-		mq_unlock(partition);
-		mq_queue_remove(MyDatabaseId, relid);
+		mq_forget_queue(MyDatabaseId, relid);
 	}
 	else if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
 		todo.next = Min(todo.next, mq_time_add(mq_now(), USECS_PER_SEC));
@@ -324,7 +269,7 @@ mq_maint_queue(Oid relid, bool listened)
 			recount(def, rel);
 		if (todo.count_due)
 			mq_maint_count_due(def, rel);
-		if (todo.write && write_failed(def, rel, WRITE_BATCH) > 0)
+		if (todo.write && mq_retry_write(def, rel, WRITE_BATCH, false) > 0)
 			todo.next = DT_NOBEGIN; /* there may be more */
 		if (todo.notify)
 		{

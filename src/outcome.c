@@ -156,11 +156,11 @@ commit(MqTouch *t, TransactionId xid)
 	int64		delayed;
 	int64		ready;
 	TimestampTz first_event = DT_NOEND;
-	bool		dropped = t->changed != InvalidSubTransactionId && t->dropped;
+	MqChange   *change = t->changes.n > 0 ? &t->changes.a[t->changes.n - 1] : NULL;
+	bool		dropped = change && change->dropped;
 
 	if (t->fresh.n == 0 && t->moves.n == 0 && t->gone.n == 0 && t->claims.n == 0 &&
-		t->settles.n == 0 && t->truncated == InvalidSubTransactionId &&
-		t->changed == InvalidSubTransactionId)
+		t->settles.n == 0 && t->truncated == InvalidSubTransactionId && change == NULL)
 		return;					/* it looked and found nothing */
 
 	mq_lock(partition);
@@ -181,6 +181,7 @@ commit(MqTouch *t, TransactionId xid)
 		mq_lease_free_all(q);
 		mq_queue_init_lanes(q);
 		q->n.rows = q->n.delayed = 0;
+		q->n.exact = false;		/* what came before the TRUNCATE is noted too */
 	}
 	for (int i = 0; i < t->settles.n; i++)
 	{
@@ -221,9 +222,10 @@ commit(MqTouch *t, TransactionId xid)
 	if (q->n.recounting)
 		mq_count_log(q, xid, q->n.rows - rows, q->n.delayed - delayed);
 
-	if (t->changed != InvalidSubTransactionId)
+	if (change)
 	{
-		q->paused = t->paused;
+		q->paused = change->paused;
+		q->paused_known = true;
 		mq_wake_all(q, &wake);
 		nready = mq_count_ready(q);
 	}
@@ -343,14 +345,6 @@ abort_all(MqTouch *t)
 
 /* ------------------------------------------------------- two-phase commit */
 
-static void
-give_back_prepared(MqPrepared *p)
-{
-	SpinLockAcquire(&mq_shared->prepared_lock);
-	dlist_push_tail(&mq_shared->free_prepared, &p->node);
-	SpinLockRelease(&mq_shared->prepared_lock);
-}
-
 /*
  * PRE_PREPARE, the last point that may fail: the record is put into the queue's
  * list without an xid, which also keeps the queue's slot in place.
@@ -358,24 +352,19 @@ give_back_prepared(MqPrepared *p)
 static void
 reserve(MqTouch *t)
 {
-	MqPrepared *p = NULL;
+	MqPrepared *p = mq_prepared_new();
 	MqQueue    *q;
 	bool		created;
 
-	SpinLockAcquire(&mq_shared->prepared_lock);
-	if (!dlist_is_empty(&mq_shared->free_prepared))
-		p = dlist_container(MqPrepared, node, dlist_pop_head_node(&mq_shared->free_prepared));
-	SpinLockRelease(&mq_shared->prepared_lock);
 	if (p == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("too many queues in prepared transactions"),
 				 errhint("Commit or roll back some of those in pg_prepared_xacts.")));
-	p->xid = InvalidTransactionId;
 	q = mq_queue_create(t->dboid, t->relid, &created);
 	if (q == NULL)
 	{
-		give_back_prepared(p);
+		mq_prepared_free(p);
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no room for the state of a queue in a prepared transaction"),
@@ -393,7 +382,7 @@ unreserve(MqQueue *q, MqTouch *t)
 {
 	dlist_delete(&t->prepared->node);
 	q->nprepared--;
-	give_back_prepared(t->prepared);
+	mq_prepared_free(t->prepared);
 	t->prepared = NULL;
 }
 
@@ -405,8 +394,13 @@ prepare(MqTouch *t, TransactionId xid)
 	MqQueue    *q;
 
 	p->truncate = t->truncated != InvalidSubTransactionId;
-	p->rescan = t->moves.n > 0 || t->gone.n > 0 || p->truncate ||
-		t->changed != InvalidSubTransactionId;
+	p->rescan = t->moves.n > 0 || t->gone.n > 0 || p->truncate;
+	p->changed = t->changes.n > 0;
+	if (p->changed)
+	{
+		p->paused = t->changes.a[t->changes.n - 1].paused;
+		p->dropped = t->changes.a[t->changes.n - 1].dropped;
+	}
 	p->fresh_lo = p->fresh_hi = p->rows = p->enqueued = 0;
 	for (int i = 0; i < t->fresh.n; i++)
 	{
@@ -509,10 +503,16 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, TimestampTz now)
 		}
 	if (committed)
 	{
-		if (p->truncate)
+		if (p->changed)
+		{
+			q->paused = p->paused;
+			q->paused_known = true;
+		}
+		if (p->truncate || p->dropped)
 		{
 			mq_lease_free_all(q);
 			q->n.rows = 0;
+			q->n.exact = false;
 		}
 		q->n.rows += p->rows;
 		q->n.enqueued += p->enqueued;
@@ -524,6 +524,8 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, TimestampTz now)
 		mq_queue_init_lanes(q);
 		q->n.exact = false;
 	}
+	if (q->n.recounting)
+		mq_shared->recount_overflow = true;
 	return Max(nready, 1) + p->enqueued;
 }
 
@@ -543,8 +545,19 @@ mq_outcome_retire(Oid relid)
 		TransactionId xid;
 		bool		multi;
 		bool		prepared;
-	}			look[MQ_BLOCKED_MAX + 64];
+	}		   *look;
+	int			room = 0;
 	int			n = 0;
+
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, relid, NULL);
+	if (q)
+		room = q->nblocked + q->nprepared;
+	mq_unlock(partition);
+	if (room == 0)
+		return;
+	room += 16;
+	look = palloc(sizeof(*look) * room);
 
 	mq_lock(partition);
 	q = mq_queue_find(MyDatabaseId, relid, NULL);
@@ -552,7 +565,7 @@ mq_outcome_retire(Oid relid)
 	{
 		dlist_iter	iter;
 
-		for (int i = 0; i < q->nblocked; i++)
+		for (int i = 0; i < q->nblocked && n < room; i++)
 		{
 			bool		known = false;
 
@@ -566,11 +579,13 @@ mq_outcome_retire(Oid relid)
 		}
 		dlist_foreach(iter, &q->prepared)
 		{
-			if (n >= (int) lengthof(look))
+			TransactionId xid = dlist_container(MqPrepared, node, iter.cur)->xid;
+
+			if (n == room)
 				break;
-			if (!TransactionIdIsValid(dlist_container(MqPrepared, node, iter.cur)->xid))
-				continue;
-			look[n].xid = dlist_container(MqPrepared, node, iter.cur)->xid;
+			if (!TransactionIdIsValid(xid))
+				continue;		/* it is being prepared */
+			look[n].xid = xid;
 			look[n].multi = false;
 			look[n++].prepared = true;
 		}
@@ -606,12 +621,13 @@ mq_outcome_retire(Oid relid)
 				want_notify(q, 0, now);
 				dlist_delete(&p->node);
 				q->nprepared--;
-				give_back_prepared(p);
+				mq_prepared_free(p);
 			}
 		}
 		mq_unlock(partition);
 		mq_wake_send(&wake);
 	}
+	pfree(look);
 }
 
 /* ------------------------------------------------------------ other ends */
@@ -694,6 +710,67 @@ mq_release_session(MqReason reason)
 		if (any)
 			mq_worker_poke(now);
 	}
+}
+
+/*
+ * The queue's table is gone: so are its leases and what was known of it.  Takes
+ * the partition's lock, then the registry's.
+ */
+void
+mq_forget_queue(Oid dboid, Oid relid)
+{
+	int			partition = mq_partition_of(dboid, relid);
+	MqWakeList	wake = {0};
+	MqQueue    *q;
+
+	mq_lock(partition);
+	q = mq_queue_find(dboid, relid, NULL);
+	if (q)
+	{
+		mq_lease_free_all(q);
+		while (!dlist_is_empty(&q->prepared))
+		{
+			MqPrepared *p = dlist_container(MqPrepared, node, dlist_pop_head_node(&q->prepared));
+
+			q->nprepared--;
+			mq_prepared_free(p);
+		}
+		mq_wake_all(q, &wake);
+	}
+	mq_unlock(partition);
+	mq_wake_send(&wake);
+	mq_queue_remove(dboid, relid);
+}
+
+/* The same for all queues of databases that are gone. */
+void
+mq_forget_databases(bool (*gone) (Oid dboid))
+{
+	for (int p = 0; p < MQ_PARTITIONS; p++)
+		for (;;)
+		{
+			Oid			dboid = InvalidOid;
+			Oid			relid = InvalidOid;
+			dlist_iter	iter;
+
+			mq_lock(p);
+			dlist_foreach(iter, &mq_shared->partition[p])
+			{
+				MqQueue    *q = dlist_container(MqQueue, node, iter.cur);
+
+				/* one that somebody still waits for stays for now */
+				if (q->nwaiters == 0 && gone(q->dboid))
+				{
+					dboid = q->dboid;
+					relid = q->relid;
+					break;
+				}
+			}
+			mq_unlock(p);
+			if (!OidIsValid(relid))
+				break;
+			mq_forget_queue(dboid, relid);
+		}
 }
 
 /* For counting: whether a row is not in its lane but leased. */

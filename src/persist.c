@@ -15,6 +15,7 @@
 
 #include <unistd.h>
 
+#include "access/xlog.h"
 #include "catalog/pg_control.h"
 #include "clock.h"
 #include "common/controldata_utils.h"
@@ -208,7 +209,10 @@ restore_lease(const FileLease *fl)
 	l->xid = fl->lease.xid;
 	strlcpy(l->consumer, fl->lease.consumer, NAMEDATALEN);
 	l->state = fl->lease.state;
-	if (l->state == MQ_LEASE_FAILED)
+	if (TransactionIdIsValid(l->xid))
+		mq_queue_await(q, l->xid);
+	if (l->state == MQ_LEASE_FAILED ||
+		(l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_FAILED))
 	{
 		dlist_delete(&l->node);
 		dlist_push_tail(&q->failed, &l->node);
@@ -261,6 +265,7 @@ load(FILE *f)
 			break;				/* mq.max_queues was lowered */
 		q->relnode = queues[i].relnode;
 		q->paused = queues[i].paused;
+		q->paused_known = true;
 		q->policy = queues[i].policy;
 		q->n = queues[i].n;
 		q->n.recounting = false;
@@ -284,7 +289,12 @@ startup(void)
 	if (IsUnderPostmaster)
 		return;
 	on_shmem_exit(save, (Datum) 0);
-	f = AllocateFile(FILE_NAME, PG_BINARY_R);
+
+	/* as a standby, or restored: whatever was in flight here, is no more */
+	if (access(STANDBY_SIGNAL_FILE, F_OK) == 0 || access(RECOVERY_SIGNAL_FILE, F_OK) == 0)
+		f = NULL;
+	else
+		f = AllocateFile(FILE_NAME, PG_BINARY_R);
 	if (f)
 	{
 		load(f);

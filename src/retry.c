@@ -14,8 +14,10 @@
 #include "access/xact.h"
 #include "clock.h"
 #include "storage/lmgr.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 
-int64		mq_retry_current = 0;
+static int64 current = 0;		/* the message being written */
 
 typedef struct Chosen
 {
@@ -110,8 +112,8 @@ not_written(MqDef *def, MqTouch *t, Chosen *c, bool gone)
  * only_spent it does nothing but that.  Skips rows that somebody holds.
  * Returns how many it dealt with.
  */
-int
-mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
+static int
+write_some(MqDef *def, Relation rel, int max, bool only_spent)
 {
 	MqTouch    *t = mq_xact_touch(def->relid);
 	Chosen	   *chosen = palloc(sizeof(Chosen) * max);
@@ -129,7 +131,7 @@ mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
 		MqHolder	holder;
 		bool		ok;
 
-		mq_retry_current = c->id;
+		current = c->id;
 		switch (mq_row_look(&r, c->id, &c->tid, &row, &holder))
 		{
 			case MQ_LOOK_GONE:
@@ -142,21 +144,27 @@ mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
 				break;
 		}
 		if (c->spent)
-			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts, "attempts", error);
+			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts, "attempts", error, true);
 		else
 			ok = mq_row_fail(&r, c->id, &row.place.tid, c->attempts, c->until, error);
 		heap_freetuple(row.tuple);
-		t->settles.a[c->record].dead = t->settles.a[c->record].row_gone = ok && c->spent;
+		if (!ok)
+		{
+			/* a trigger of the owner's kept the row as it is */
+			not_written(def, t, c, false);
+			continue;
+		}
+		t->settles.a[c->record].dead = t->settles.a[c->record].row_gone = c->spent;
 	}
 	mq_reader_done(&r);
 	pfree(chosen);
-	mq_retry_current = 0;
+	current = 0;
 	return n;
 }
 
 /* Writing this one failed; it shall not keep the others. */
-void
-mq_retry_defer(Oid relid, int64 id)
+static void
+defer(Oid relid, int64 id)
 {
 	int			partition = mq_partition_of(MyDatabaseId, relid);
 	MqQueue    *q;
@@ -168,6 +176,55 @@ mq_retry_defer(Oid relid, int64 id)
 	if (l)
 		l->write_after = mq_time_add(mq_now(), 10 * USECS_PER_SEC);
 	mq_unlock(partition);
+}
+
+/*
+ * The same in a subtransaction; if that fails, one by one, so that a row that
+ * can't be written does not keep the others.  Raises nothing for those.
+ */
+int
+mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile int n = 0;
+	volatile bool failed = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		n = write_some(def, rel, max, only_spent);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		failed = true;
+		if (max == 1)
+		{
+			ereport(LOG,
+					(errmsg("queue \"%s\": could not write the failed delivery of message %lld: %s",
+							def->name, (long long) current, error->message)));
+			defer(def->relid, current);
+		}
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	if (failed && max > 1)
+		for (int i = 0; i < max; i++)
+			if (mq_retry_write(def, rel, 1, only_spent) == 0)
+				break;
+	return failed ? 1 : n;
 }
 
 /*

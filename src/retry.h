@@ -8,10 +8,7 @@
 
 #include "deadletter.h"
 
-extern int64 mq_retry_current;	/* the message being written */
-
 extern int	mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent);
-extern void mq_retry_defer(Oid relid, int64 id);
 extern void mq_retry_bury(MqDef *def);
 
 #endif							/* MQ_RETRY_H */

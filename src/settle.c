@@ -109,6 +109,22 @@ mark(MqDef *def, MqTouch *t, const MqSettleArgs *a, Marked *marked)
 	return n;
 }
 
+/* The shared mark has to agree with the record, should we be prepared. */
+static void
+mark_release(MqDef *def, int64 id)
+{
+	int			partition = mq_partition_of(MyDatabaseId, def->relid);
+	MqQueue    *q;
+	MqLease    *l;
+
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
+	l = q ? mq_lease_find(q, id) : NULL;
+	if (l && l->state == MQ_LEASE_SETTLING && l->settler == MqMyProcNumber())
+		l->verb = MQ_RELEASE;
+	mq_unlock(partition);
+}
+
 /*
  * Settles deliveries of one queue, whose table is locked with
  * RowExclusiveLock.  Returns how many were current; with strict raises 55000
@@ -151,7 +167,7 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 			case MQ_NACK:
 				if (def->policy.max_attempts > 0 && attempts >= def->policy.max_attempts)
 					ok = dead = gone = mq_dead_letter(&r, m->id, &m->tid, attempts,
-													  "attempts", a->reason);
+													  "attempts", a->reason, false);
 				else
 					ok = mq_row_fail(&r, m->id, &m->tid, attempts,
 									 mq_time_add(mq_now(), a->has_delay ? a->delay :
@@ -160,7 +176,7 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 				break;
 			case MQ_REJECT:
 				ok = dead = gone = mq_dead_letter(&r, m->id, &m->tid, attempts,
-												  "rejected", a->reason);
+												  "rejected", a->reason, false);
 				break;
 			case MQ_RELEASE:
 				break;
@@ -168,6 +184,15 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 		/* a trigger may have settled others: the array may have moved */
 		t->settles.a[m->record].dead = dead;
 		t->settles.a[m->record].row_gone = gone;
+		if (!ok)
+		{
+			/*
+			 * Gone already, or a trigger of the owner's kept the row as it is:
+			 * back in its place, where the next look knows which.
+			 */
+			t->settles.a[m->record].verb = MQ_RELEASE;
+			mark_release(def, m->id);
+		}
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(row_context);
 		if (ok)

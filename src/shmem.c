@@ -138,7 +138,10 @@ startup(void)
 
 		dlist_init(&mq_shared->free_queues);
 		for (int i = 0; i < MQ_PARTITIONS; i++)
+		{
 			dlist_init(&mq_shared->partition[i]);
+			ConditionVariableInit(&mq_shared->scanned[i]);
+		}
 		for (int i = 0; i < mq_max_queues; i++)
 			dlist_push_tail(&mq_shared->free_queues, &mq_queues[i].node);
 		for (int i = mq_max_in_flight - 1; i >= 0; i--)
@@ -360,7 +363,6 @@ mq_queue_create(Oid dboid, Oid relid, bool *created)
 		dlist_init(&q->failed);
 		dlist_init(&q->prepared);
 		dlist_init(&q->waiters);
-		ConditionVariableInit(&q->scanned);
 		q->n.counted_until = DT_NOBEGIN;
 		q->n.count_next = DT_NOBEGIN;
 		q->n.since = q->last_used = mq_now();
@@ -385,6 +387,52 @@ mq_queue_remove(Oid dboid, Oid relid)
 		free_slot(q);
 	mq_unlock(partition);
 	LWLockRelease(mq_shared->registry);
+}
+
+/* A record for a prepared transaction, zeroed, or NULL if there are no more. */
+MqPrepared *
+mq_prepared_new(void)
+{
+	MqPrepared *p = NULL;
+
+	SpinLockAcquire(&mq_shared->prepared_lock);
+	if (!dlist_is_empty(&mq_shared->free_prepared))
+		p = dlist_container(MqPrepared, node,
+							dlist_pop_head_node(&mq_shared->free_prepared));
+	SpinLockRelease(&mq_shared->prepared_lock);
+	if (p)
+		memset(p, 0, sizeof(MqPrepared));
+	return p;
+}
+
+void
+mq_prepared_free(MqPrepared *p)
+{
+	SpinLockAcquire(&mq_shared->prepared_lock);
+	dlist_push_tail(&mq_shared->free_prepared, &p->node);
+	SpinLockRelease(&mq_shared->prepared_lock);
+}
+
+/*
+ * A prepared transaction that a restart brought back: when it ends the queue is
+ * scanned again.  The partition is locked (or nobody else is there yet).
+ */
+void
+mq_queue_await(MqQueue *q, TransactionId xid)
+{
+	MqPrepared *p;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &q->prepared)
+		if (dlist_container(MqPrepared, node, iter.cur)->xid == xid)
+			return;
+	p = mq_prepared_new();
+	if (p == NULL)
+		return;
+	p->xid = xid;
+	p->rescan = true;
+	dlist_push_tail(&q->prepared, &p->node);
+	q->nprepared++;
 }
 
 /*

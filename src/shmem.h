@@ -88,6 +88,9 @@ typedef struct MqPrepared
 	TransactionId xid;
 	bool		rescan;			/* start all lanes again whatever its outcome */
 	bool		truncate;		/* ... and drop leases and counts if it commits */
+	bool		changed;		/* the definition: what follows if it commits */
+	bool		paused;
+	bool		dropped;
 	int64		fresh_lo;		/* its fresh rows, 0 = none */
 	int64		fresh_hi;
 	int64		rows;			/* change of the number of rows if it commits */
@@ -189,6 +192,7 @@ typedef struct MqQueue
 	bool		attached;		/* somebody has looked at its table since the
 								 * server started */
 	bool		paused;
+	bool		paused_known;	/* a commit has said so; the catalog may lag */
 	TimestampTz last_used;
 	MqPolicy	policy;
 
@@ -212,7 +216,6 @@ typedef struct MqQueue
 
 	dlist_head	waiters;		/* MqWaiter, first come first woken */
 	int			nwaiters;
-	ConditionVariable scanned;	/* signalled when a scan right becomes free */
 
 	TimestampTz notified;		/* last notification sent by the worker */
 	bool		notify;			/* a notification is due */
@@ -278,6 +281,8 @@ typedef struct MqShared
 
 	dlist_head	free_queues;	/* registry */
 	dlist_head	partition[MQ_PARTITIONS];	/* queues; partition's lock */
+	ConditionVariable scanned[MQ_PARTITIONS];	/* a scan right has become
+												 * free */
 	dlist_head	free_prepared;	/* under prepared_lock */
 	slock_t		prepared_lock;
 
@@ -313,6 +318,9 @@ extern MqQueue *mq_queue_find(Oid dboid, Oid relid, MqQueue *hint);
 extern MqQueue *mq_queue_create(Oid dboid, Oid relid, bool *created);
 extern void mq_queue_remove(Oid dboid, Oid relid);
 extern void mq_queue_init_lanes(MqQueue *q);
+extern void mq_queue_await(MqQueue *q, TransactionId xid);
+extern MqPrepared *mq_prepared_new(void);
+extern void mq_prepared_free(MqPrepared *p);
 
 extern int64 mq_next_receipt(void);
 

@@ -44,13 +44,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-int64		mq_own_delete = 0;
-bool		mq_own_insert = false;
-
-static const Oid column_types[MQ_NCOLS] = {
-	INT8OID, TIMESTAMPTZOID, INT4OID, INT2OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-	TEXTOID, TEXTOID, JSONBOID, JSONBOID, BYTEAOID, TEXTOID
-};
+MqOwnDelete mq_own_delete = {InvalidOid, 0};
+Oid			mq_own_insert = InvalidOid;
 
 /* ---------------------------------------------------------------- reading */
 
@@ -97,6 +92,13 @@ tuple_id(MqReader *r, HeapTuple tuple)
 									  RelationGetDescr(r->rel), &isnull));
 }
 
+/* Minus infinity means "none" in the shared state; one later is due as well. */
+static TimestampTz
+finite_time(TimestampTz t)
+{
+	return t == DT_NOBEGIN ? DT_NOBEGIN + 1 : t;
+}
+
 /* Where a row stands, by its columns. */
 MqPlace
 mq_tuple_place(MqDef *def, TupleDesc desc, HeapTuple tuple)
@@ -114,7 +116,7 @@ mq_tuple_place(MqDef *def, TupleDesc desc, HeapTuple tuple)
 		p.priority = MQ_PRIORITY_MAX;
 	d = heap_getattr(tuple, def->att[MQ_COL_READY_AT], desc, &isnull);
 	p.timed = !isnull;
-	p.ready_at = isnull ? 0 : DatumGetTimestampTz(d);
+	p.ready_at = isnull ? 0 : finite_time(DatumGetTimestampTz(d));
 	return p;
 }
 
@@ -383,6 +385,7 @@ start_phase(MqScan *s, int64 hi)
 {
 	ScanKeyData keys[3];
 	int			n = 0;
+	TimestampTz from = s->from.t == DT_NOBEGIN + 1 ? DT_NOBEGIN : s->from.t;	/* see finite_time */
 
 	if (s->lane == MQ_LANE_FRESH)
 	{
@@ -402,10 +405,10 @@ start_phase(MqScan *s, int64 hi)
 								   InvalidOid, (Datum) 0);
 		else if (s->phase == 0)
 			ScanKeyInit(&keys[n++], 2, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ,
-						TimestampTzGetDatum(s->from.t));
+						TimestampTzGetDatum(from));
 		else
 			ScanKeyInit(&keys[n++], 2, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT,
-						TimestampTzGetDatum(s->from.t));
+						TimestampTzGetDatum(from));
 		if (!MQ_LANE_IS_DUE(s->lane) || s->phase == 0)
 			ScanKeyInit(&keys[n++], 3, BTGreaterStrategyNumber, F_INT8GT,
 						Int64GetDatum(s->from.id));
@@ -474,7 +477,7 @@ mq_scan_next(MqScan *s, MqSeen *seen)
 		{
 			Datum		t = index_getattr(s->desc->xs_itup, 2, s->desc->xs_itupdesc, &isnull);
 
-			seen->pos.t = isnull ? 0 : DatumGetTimestampTz(t);
+			seen->pos.t = isnull ? 0 : finite_time(DatumGetTimestampTz(t));
 			seen->pos.id = DatumGetInt64(index_getattr(s->desc->xs_itup, 3, s->desc->xs_itupdesc, &isnull));
 		}
 		seen->look = MQ_LOOK_GONE;
@@ -599,28 +602,35 @@ mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
 /*
  * Runs one statement as the owner of a table: restricted, with a pinned
  * search_path, so that nothing hung on the table can reach the caller's
- * rights.  Raises an error unless it ends as expected (SPI_OK_...).  The
+ * rights.  With latest it sees the latest committed rows at every isolation
+ * level.  Raises an error unless it ends as expected (SPI_OK_...).  The
  * caller is connected to SPI.
  */
 void
 mq_run_as_owner(Oid owner, const char *sql, int nargs, Oid *types,
-				Datum *values, const char *nulls, int expect)
+				Datum *values, const char *nulls, int expect, bool latest)
 {
 	Oid			save_user;
 	int			save_context;
 	int			nest = NewGUCNestLevel();
 	int			result;
+	SPIPlanPtr	plan;
 
 	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	GetUserIdAndSecContext(&save_user, &save_context);
 	SetUserIdAndSecContext(owner, save_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION);
-	result = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
+	plan = SPI_prepare(sql, nargs, types);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare returned %d for: %s", SPI_result, sql);
+	result = SPI_execute_snapshot(plan, values, nulls,
+								  latest ? GetLatestSnapshot() : InvalidSnapshot,
+								  InvalidSnapshot, false, true, 0);
 	SetUserIdAndSecContext(save_user, save_context);
 	AtEOXact_GUC(false, nest);
 	if (result != expect)
-		elog(ERROR, "SPI_execute_with_args returned %d for: %s", result, sql);
+		elog(ERROR, "SPI_execute_snapshot returned %d for: %s", result, sql);
 }
 
 /* Deferred triggers would run after the owner's restrictions have ended. */
@@ -631,7 +641,8 @@ refuse_deferred(MqDef *def, Relation rel)
 	{
 		Trigger    *t = &rel->trigdesc->triggers[i];
 
-		if (t->tgdeferrable && !t->tgisinternal)
+		/* those of foreign keys run the server's code */
+		if (t->tgdeferrable && RI_FKey_trigger_type(t->tgfoid) == RI_TRIGGER_NONE)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("queue \"%s\" cannot be used: trigger \"%s\" on its table is deferrable",
@@ -667,16 +678,16 @@ insert_by_executor(MqDef *def, Relation rel, MqValues *values, int64 *id)
 		nulls[c] = values->null[c] ? 'n' : ' ';
 
 	SPI_connect();
-	mq_own_insert = true;
+	mq_own_insert = def->relid;
 	PG_TRY();
 	{
 		mq_run_as_owner(def->owner, sql.data, MQ_NCOLS - 1,
-						(Oid *) column_types + 1, values->v + 1, nulls + 1,
-						SPI_OK_INSERT_RETURNING);
+						(Oid *) mq_column_types + 1, values->v + 1, nulls + 1,
+						SPI_OK_INSERT_RETURNING, true);
 	}
 	PG_FINALLY();
 	{
-		mq_own_insert = false;
+		mq_own_insert = InvalidOid;
 	}
 	PG_END_TRY();
 	inserted = SPI_processed > 0;
@@ -818,7 +829,7 @@ note_row(MqTouch *t, const MqValues *values, ItemPointer tid)
 	p.tid = *tid;
 	p.priority = DatumGetInt16(values->v[MQ_COL_PRIORITY]);
 	p.timed = !values->null[MQ_COL_READY_AT];
-	p.ready_at = p.timed ? DatumGetTimestampTz(values->v[MQ_COL_READY_AT]) : 0;
+	p.ready_at = p.timed ? finite_time(DatumGetTimestampTz(values->v[MQ_COL_READY_AT])) : 0;
 	if (mq_place_lane(&p) == MQ_LANE_FRESH)
 		mq_xact_note_fresh(t, p.id, tid);
 	else
@@ -957,6 +968,7 @@ delete_by_executor(MqReader *r, int64 id, MqValues *taken)
 	Oid			type = INT8OID;
 	Datum		v = Int64GetDatum(id);
 	MemoryContext caller = CurrentMemoryContext;
+	const MqOwnDelete outer = mq_own_delete;
 	bool		done;
 
 	mq_reader_done(r);
@@ -967,15 +979,15 @@ delete_by_executor(MqReader *r, int64 id, MqValues *taken)
 	for (int c = 0; c < MQ_NCOLS; c++)
 		appendStringInfo(&sql, "%s%s", c > 0 ? ", " : "", mq_column_names[c]);
 	SPI_connect();
-	mq_own_delete = id;
+	mq_own_delete = (MqOwnDelete) {r->def->relid, id};
 	PG_TRY();
 	{
 		mq_run_as_owner(r->def->owner, sql.data, 1, &type, &v, NULL,
-						SPI_OK_DELETE_RETURNING);
+						SPI_OK_DELETE_RETURNING, true);
 	}
 	PG_FINALLY();
 	{
-		mq_own_delete = 0;
+		mq_own_delete = outer;
 	}
 	PG_END_TRY();
 	done = SPI_processed > 0;
@@ -1061,7 +1073,7 @@ mq_row_fail(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 		refuse_deferred(r->def, r->rel);
 		SPI_connect();
 		mq_run_as_owner(r->def->owner, sql, 4, types, v, error ? "    " : "   n",
-						SPI_OK_UPDATE);
+						SPI_OK_UPDATE, true);
 		done = SPI_processed > 0;
 		SPI_finish();
 		return done;

@@ -99,11 +99,18 @@ extern int64 mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed,
 extern int64 mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
 								  TimestampTz *next, bool (*skip) (MqReader *r, int64 id));
 
-extern int64 mq_own_delete;		/* id of the row mq is deleting through the
-								 * executor, or 0 */
-extern bool mq_own_insert;		/* mq is inserting through the executor */
+/* What mq is doing through the executor, for the table's triggers. */
+typedef struct MqOwnDelete
+{
+	Oid			relid;
+	int64		id;
+} MqOwnDelete;
+
+extern MqOwnDelete mq_own_delete;	/* this row's delivery is being settled */
+extern Oid	mq_own_insert;		/* into this table */
 
 extern void mq_run_as_owner(Oid owner, const char *sql, int nargs, Oid *types,
-							Datum *values, const char *nulls, int expect);
+							Datum *values, const char *nulls, int expect,
+							bool latest);
 
 #endif							/* MQ_STORAGE_H */

@@ -81,7 +81,7 @@ mq_sql_queue_before(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("the id of a message cannot be changed")));
 	}
-	else if (!mq_own_insert)
+	else if (mq_own_insert != def->relid)
 	{
 		(void) heap_getattr(tuple, def->att[MQ_COL_DEDUP_ID], desc, &isnull);
 		if (!isnull)
@@ -103,10 +103,10 @@ mq_sql_queue_after(PG_FUNCTION_ARGS)
 	MqTouch    *t = mq_xact_touch(def->relid);
 	MqPlace		place = mq_tuple_place(def, desc, data->tg_trigtuple);
 
+	mq_worker_ensure();
 	if (TRIGGER_FIRED_BY_INSERT(data->tg_event))
 	{
 		mq_queue_expect(def, data->tg_relation);
-		mq_worker_ensure();
 		if (mq_place_lane(&place) == MQ_LANE_FRESH)
 			mq_xact_note_fresh(t, place.id, &place.tid);
 		else
@@ -118,7 +118,8 @@ mq_sql_queue_after(PG_FUNCTION_ARGS)
 
 		mq_xact_note_move(t, &place, &after);
 	}
-	else if (TRIGGER_FIRED_BY_DELETE(data->tg_event) && place.id != mq_own_delete)
+	else if (TRIGGER_FIRED_BY_DELETE(data->tg_event) &&
+			 !(mq_own_delete.relid == def->relid && mq_own_delete.id == place.id))
 		mq_xact_note_gone(t, &place, false);
 	return PointerGetDatum(NULL);
 }
@@ -157,10 +158,19 @@ mq_sql_queue_changed(PG_FUNCTION_ARGS)
 	if (OidIsValid(relid) && !TRIGGER_FIRED_BY_INSERT(data->tg_event))
 	{
 		MqTouch    *t = mq_xact_touch(relid);
+		MqChange   *c;
+		bool		created;
+		MqQueue    *q;
 
-		t->changed = GetCurrentSubTransactionId();
-		t->dropped = !update;
-		t->paused = DatumGetBool(heap_getattr(tuple, get_attnum(self, "paused"), desc, &isnull));
+		mq_array_reserve(t->changes, 1);
+		c = &t->changes.a[t->changes.n++];
+		c->sub = GetCurrentSubTransactionId();
+		c->dropped = !update;
+		c->paused = DatumGetBool(heap_getattr(tuple, get_attnum(self, "paused"), desc, &isnull));
+
+		/* the commit shall find the slot: a cache may lag behind the catalog */
+		if (update && (q = mq_queue_create(MyDatabaseId, relid, &created)) != NULL)
+			mq_unlock(q->partition);
 	}
 	return PointerGetDatum(NULL);
 }

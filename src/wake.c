@@ -136,6 +136,14 @@ mq_wait_leave(void)
 	mq_wake_send(&list);
 }
 
+/* The same if it is another queue's (the name was given to a new one). */
+void
+mq_wait_leave_other(Oid relid)
+{
+	if (waiting.active && waiting.relid != relid)
+		mq_wait_leave();
+}
+
 /*
  * Sleeps until the latch is set or the time is over.  Returns false at a time
  * out.  Interrupts are served here: cancel, terminate, a vanished client.

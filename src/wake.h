@@ -21,6 +21,7 @@ extern void mq_wake_all(MqQueue *q, MqWakeList *list);
 extern void mq_wake_send(MqWakeList *list);
 extern void mq_wait_enter(MqQueue *q);
 extern void mq_wait_leave(void);
+extern void mq_wait_leave_other(Oid relid);
 extern bool mq_wait_sleep(long timeout_ms);
 
 extern MqDatabase *mq_database(Oid dboid, bool create);

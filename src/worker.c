@@ -30,6 +30,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "clock.h"
 #include "commands/dbcommands.h"
@@ -41,13 +42,16 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "storage/procsignal.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #define RETRY_START		(10 * USECS_PER_SEC)
 #define RETRY_CRASHED	(1 * USECS_PER_SEC)
@@ -115,14 +119,22 @@ queues_here(void)
 	return relids;
 }
 
+/*
+ * Whether the extension is (still) there.  Queues whose table is not are
+ * forgotten.
+ */
 static bool
-extension_exists(void)
+extension_exists(List *relids)
 {
 	bool		exists;
+	ListCell   *lc;
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	exists = OidIsValid(get_extension_oid("mq", true));
+	foreach(lc, relids)
+		if (!exists || !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(lfirst_oid(lc))))
+			mq_forget_queue(MyDatabaseId, lfirst_oid(lc));
 	CommitTransactionCommand();
 	return exists;
 }
@@ -225,22 +237,25 @@ mq_worker_main(Datum arg)
 			proc_exit(0);
 		if (not_before <= mq_now())
 		{
-			if (!extension_exists())
+			List	   *relids;
+
+			MemoryContextSwitchTo(context);
+			relids = queues_here();
+			if (!extension_exists(relids))
 			{
 				LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
 				d->state = MQ_DB_NONE;
 				pg_atomic_write_u32(&d->worker, 0);
 				LWLockRelease(mq_shared->registry);
 				/* whoever makes it from now on sees that there is no worker */
-				if (!extension_exists())
+				if (!extension_exists(NIL))
 					proc_exit(0);
 				LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
 				d->state = MQ_DB_RUNNING;
 				pg_atomic_write_u32(&d->worker, MqMyProcNumber() + 1);
 				LWLockRelease(mq_shared->registry);
 			}
-			MemoryContextSwitchTo(context);
-			foreach(lc, queues_here())
+			foreach(lc, relids)
 			{
 				MemoryContextSwitchTo(context);
 				next = Min(next, mq_maint_queue(lfirst_oid(lc), listened));
@@ -272,7 +287,18 @@ launcher_exit(int code, Datum arg)
 	mq_shared->launcher = -1;
 }
 
-/* Brings the list of databases up to date. */
+static List *all_databases = NIL;
+
+static bool
+database_gone(Oid dboid)
+{
+	return !list_member_oid(all_databases, dboid);
+}
+
+/*
+ * Brings the list of databases up to date, and forgets the queues of those that
+ * are gone.
+ */
 static void
 list_databases(void)
 {
@@ -290,7 +316,10 @@ list_databases(void)
 	{
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tup);
 		MqDatabase *d;
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
+		all_databases = lappend_oid(all_databases, form->oid);
+		MemoryContextSwitchTo(old);
 		if (form->datistemplate || !form->datallowconn ||
 			form->datconnlimit == DATCONNLIMIT_INVALID_DB)
 			continue;
@@ -308,6 +337,9 @@ list_databases(void)
 	table_close(rel, AccessShareLock);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	mq_forget_databases(database_gone);
+	list_free(all_databases);
+	all_databases = NIL;
 
 	LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
 	for (int i = 0; i < mq_shared->ndatabases; i++)
@@ -367,8 +399,9 @@ start_workers(void)
 		if (i < mq_shared->ndatabases && OidIsValid(d->dboid))
 		{
 			/* one that died before it could say so */
-			if (d->state == MQ_DB_STARTING && d->pid == 0 && handles[i] &&
-				GetBackgroundWorkerPid(handles[i], &pid) == BGWH_STOPPED)
+			if (d->state == MQ_DB_STARTING && d->pid == 0 &&
+				(handles[i] == NULL ||	/* another launcher's */
+				 GetBackgroundWorkerPid(handles[i], &pid) == BGWH_STOPPED))
 			{
 				d->state = MQ_DB_WANTED;
 				d->retry = mq_time_add(now, RETRY_CRASHED);
@@ -422,6 +455,14 @@ mq_launcher_main(Datum arg)
 
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	mq_shared->launcher = MqMyProcNumber();
+
+	/* what a launcher before began and nobody else can know to have failed */
+	LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
+	for (int i = 0; i < mq_shared->ndatabases; i++)
+		if (mq_shared->databases[i].state == MQ_DB_STARTING &&
+			mq_shared->databases[i].pid == 0)
+			mq_shared->databases[i].state = MQ_DB_WANTED;
+	LWLockRelease(mq_shared->registry);
 
 	for (;;)
 	{
@@ -477,9 +518,29 @@ mq_worker_init_session(void)
 	exit_registered = true;
 }
 
+/* Whether the statement has a chance: only then is the worker sent away. */
+static bool
+may_have(Node *stmt, Oid dboid)
+{
+	HeapTuple	tup;
+	bool		createdb = false;
+
+	if (superuser())
+		return true;
+	if (!IsA(stmt, CreatedbStmt))
+		return mq_compat_owns_database(dboid, GetUserId());
+	tup = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (HeapTupleIsValid(tup))
+	{
+		createdb = ((Form_pg_authid) GETSTRUCT(tup))->rolcreatedb;
+		ReleaseSysCache(tup);
+	}
+	return createdb;
+}
+
 /* Asks the database's worker to go and keeps it away until let_go. */
 static void
-hold_database(const char *name)
+hold_database(Node *stmt, const char *name)
 {
 	Oid			dboid = name ? get_database_oid(name, true) : InvalidOid;
 	MqDatabase *d;
@@ -487,7 +548,7 @@ hold_database(const char *name)
 	bool		wait;
 	TimestampTz give_up = mq_time_add(mq_now(), 10 * USECS_PER_SEC);
 
-	if (!OidIsValid(dboid) || OidIsValid(held_database))
+	if (!OidIsValid(dboid) || OidIsValid(held_database) || !may_have(stmt, dboid))
 		return;
 	mq_worker_init_session();
 	LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
@@ -552,6 +613,33 @@ count_listener(void)
 		counted_listener = true;
 	}
 	LWLockRelease(mq_shared->registry);
+}
+
+/*
+ * The worker notifies of the queues that have state in memory: sees to it that
+ * the one of this channel has, with messages from before a restart.
+ */
+static void
+attach_listened(const char *channel)
+{
+	Oid			nsp = mq_schema_oid(true);
+	Oid			relid = InvalidOid;
+	Relation	rel;
+	MqDef	   *def;
+
+	if (OidIsValid(nsp) && strncmp(channel, MQ_CHANNEL_PREFIX, strlen(MQ_CHANNEL_PREFIX)) == 0)
+		relid = get_relname_relid(psprintf(MQ_TABLE_PREFIX "%s",
+										   channel + strlen(MQ_CHANNEL_PREFIX)), nsp);
+	if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, AccessShareLock))
+		return;
+	def = mq_def_by_relid(relid);
+	rel = def && def->refused == NULL ? try_relation_open(relid, NoLock) : NULL;
+	if (rel)
+	{
+		mq_queue_expect(def, rel);
+		relation_close(rel, NoLock);
+	}
+	UnlockRelationOid(relid, AccessShareLock);
 }
 
 static void
@@ -733,14 +821,16 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 {
 	const char *database = mq_shared ? database_wanted(pstmt->utilityStmt) : NULL;
 	After		after = mq_shared ? what_after(pstmt->utilityStmt) : AFTER_NOTHING;
+	char	   *channel = after == AFTER_LISTEN ?
+		pstrdup(((ListenStmt *) pstmt->utilityStmt)->conditionname) : NULL;
 
 	if (database == NULL)
 		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	else
 	{
-		hold_database(database);
 		PG_TRY();
 		{
+			hold_database(pstmt->utilityStmt, database);
 			run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 		}
 		PG_CATCH();
@@ -752,6 +842,8 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		let_go();
 	}
 	after_utility(after);
+	if (channel)
+		attach_listened(channel);
 }
 
 /* Registers the launcher and the hook; called while preloaded. */

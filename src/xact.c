@@ -248,10 +248,9 @@ subxact_callback(SubXactEvent event, SubTransactionId mysub,
 				RELABEL(t->gone);
 				RELABEL(t->claims);
 				RELABEL(t->settles);
+				RELABEL(t->changes);
 				if (t->truncated == mysub)
 					t->truncated = parent;
-				if (t->changed == mysub)
-					t->changed = parent;
 			}
 			break;
 
@@ -265,10 +264,9 @@ subxact_callback(SubXactEvent event, SubTransactionId mysub,
 				CUT(t->gone);
 				CUT(t->claims);
 				CUT(t->settles);
+				CUT(t->changes);
 				if (t->truncated == mysub)
 					t->truncated = InvalidSubTransactionId;
-				if (t->changed == mysub)
-					t->changed = InvalidSubTransactionId;
 			}
 			break;
 	}

@@ -61,6 +61,14 @@ typedef struct MqSettle
 	SubTransactionId sub;
 } MqSettle;
 
+/* The queue's definition was changed here. */
+typedef struct MqChange
+{
+	bool		paused;
+	bool		dropped;
+	SubTransactionId sub;
+} MqChange;
+
 #define MQ_ARRAY(type)	struct { type *a; int n; int max; }
 
 /* All that this transaction did to one queue. */
@@ -77,9 +85,7 @@ typedef struct MqTouch
 	MQ_ARRAY(MqClaim) claims;
 	MQ_ARRAY(MqSettle) settles;
 	SubTransactionId truncated; /* emptied under this subtransaction */
-	SubTransactionId changed;	/* definition changed: paused is news */
-	bool		paused;
-	bool		dropped;
+	MQ_ARRAY(MqChange) changes; /* the last one counts */
 	MqPrepared *prepared;		/* reserved at PRE_PREPARE */
 } MqTouch;
 

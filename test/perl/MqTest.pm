@@ -67,11 +67,14 @@ CONF
 	return $node;
 }
 
-# One test point: the query says t, at last.
+# One test point: the query says t, at last; at least before launcher and
+# worker, who look around once a minute, would have found out without a wake-up.
 sub wait_until
 {
 	my ($node, $query, $name, $db) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	local $PostgreSQL::Test::Utils::timeout_default = 30;
 
 	return ok($node->poll_query_until($db // 'postgres', $query), $name);
 }

@@ -96,7 +96,11 @@ is(error_of($node, 'DROP EXTENSION mq', 'one'),
 wait_for_worker($node, 'one', 'a refused DROP EXTENSION keeps the worker');
 is(error_of($node, 'DROP EXTENSION mq CASCADE', 'one'), '', 'DROP EXTENSION CASCADE');
 wait_no_worker('one', 'the worker is gone after DROP EXTENSION');
-$node->safe_psql('one', 'CREATE EXTENSION mq');
+my $maker = session($node, 'one');
+$maker->query_safe('BEGIN; CREATE EXTENSION mq');
+wait_no_worker('one', 'no worker before CREATE EXTENSION commits');
+$maker->query_safe('COMMIT');
+$maker->quit;
 wait_for_worker($node, 'one', 'and back after CREATE EXTENSION');
 
 # Workers do not pin the horizon.

@@ -109,5 +109,19 @@ is( $s->query_safe(q{SELECT string_agg(c, ' ' ORDER BY c COLLATE "C") FROM pg_li
 	'mq_Odd-Na.me mq_other', 'mq.unlisten ends it');
 $_->quit for $s, $producer;
 
+# What was ready before a restart is told of too, though nobody has touched its
+# queue since.
+for my $mode ('fast', 'immediate')
+{
+	$node->safe_psql('postgres', q{
+SELECT mq.delete('n', ARRAY(SELECT id FROM mq.q_n)); SELECT mq.enqueue('n', '4')});
+	stop_and_start($node, $mode);
+	$s = session($node);
+	@heard = ();
+	$s->query_safe('LISTEN mq_n');
+	hear_until('mq_n', 1, "what is ready after a restart is told of ($mode)");
+	$s->quit;
+}
+
 $node->stop;
 done_testing();
