@@ -39,14 +39,14 @@
 
 #define WRITE_PAUSE	(250 * INT64CONST(1000))
 
-/* Deadlines and retries: the earliest first. */
+/* Deadlines and retries: the earliest first, by id within one time. */
 static int
 compare_until(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
-	TimestampTz ta = pairingheap_const_container(MqLease, timer, a)->until;
-	TimestampTz tb = pairingheap_const_container(MqLease, timer, b)->until;
+	const MqLease *la = pairingheap_const_container(MqLease, timer, a);
+	const MqLease *lb = pairingheap_const_container(MqLease, timer, b);
 
-	return ta < tb ? 1 : ta > tb ? -1 : 0;
+	return mq_pos_cmp((MqPos) {lb->until, lb->id}, (MqPos) {la->until, la->id});
 }
 
 /*

@@ -456,14 +456,6 @@ mq_launcher_main(Datum arg)
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	mq_shared->launcher = MqMyProcNumber();
 
-	/* what a launcher before began and nobody else can know to have failed */
-	LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
-	for (int i = 0; i < mq_shared->ndatabases; i++)
-		if (mq_shared->databases[i].state == MQ_DB_STARTING &&
-			mq_shared->databases[i].pid == 0)
-			mq_shared->databases[i].state = MQ_DB_WANTED;
-	LWLockRelease(mq_shared->registry);
-
 	for (;;)
 	{
 		TimestampTz next;
