@@ -587,3 +587,13 @@ mq_lane_next_due(MqQueue *q)
 			t = Min(t, q->lanes[MQ_LANE_DUE(p)].next_due);
 	return t;
 }
+
+/* Whether somebody is scanning a lane. */
+bool
+mq_lane_scanning(MqQueue *q)
+{
+	for (int l = 0; l < MQ_NLANES; l++)
+		if (q->lanes[l].scanner != -1)
+			return true;
+	return false;
+}

@@ -56,6 +56,7 @@ extern bool mq_lane_merge(MqQueue *q, MqScanJob *job);
 extern void mq_lane_scan_abandon(void);
 extern bool mq_lane_has_work(MqQueue *q, TimestampTz now);
 extern TimestampTz mq_lane_next_due(MqQueue *q);
+extern bool mq_lane_scanning(MqQueue *q);
 extern void mq_lane_unblock(MqQueue *q, TransactionId xid, bool multi);
 
 #endif							/* MQ_LANE_H */

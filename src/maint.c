@@ -23,6 +23,45 @@
 #define WRITE_BATCH		200
 #define NOTIFY_PAUSE	(50 * INT64CONST(1000))
 #define NOTIFY_REPEAT	(3 * USECS_PER_SEC)
+#define AUDIT_PAUSE		(30 * USECS_PER_SEC)
+
+/*
+ * Compares the counters with the lanes: messages that are ready while no lane
+ * knows of any have been missed, by a write that no trigger saw or by a fault
+ * of ours.  Found twice with nothing having happened in between, the lanes are
+ * scanned again; if that does not help either the rows are counted again.  The
+ * partition is locked.
+ */
+static void
+audit(MqQueue *q, TimestampTz now)
+{
+	int64		sum = q->n.enqueued + q->n.delivered + q->n.rows;
+
+	if (now - q->audited < AUDIT_PAUSE)
+		return;
+	q->audited = now;
+	if (!q->n.exact || mq_count_ready(q) == 0 || mq_lane_has_work(q, now) ||
+		q->nblocked > 0 || q->nprepared > 0 || mq_lane_scanning(q))
+	{
+		q->audit_sum = -1;
+		return;
+	}
+	if (q->audit_sum != sum)
+	{
+		q->audit_sum = sum;
+		q->audit_failed = false;
+	}
+	else if (!q->audit_failed)
+	{
+		mq_queue_init_lanes(q);
+		q->audit_failed = true;
+	}
+	else
+	{
+		q->n.exact = false;
+		q->audit_sum = -1;
+	}
+}
 
 /* What a look under the lock found. */
 typedef struct Todo
@@ -54,6 +93,7 @@ look(Oid relid, bool listened)
 	{
 		dlist_iter	iter;
 
+		audit(q, now);
 		if (mq_lease_expire(q, now) > 0 && !q->paused)
 			mq_wake_pick(q, 1, &wake);
 		todo.retire = q->nblocked > 0 || q->nprepared > 0;
@@ -252,12 +292,10 @@ mq_maint_queue(Oid relid, bool listened)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (get_rel_namespace(relid) == InvalidOid)
-	{
-		mq_forget_queue(MyDatabaseId, relid);
-	}
-	else if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
 		todo.next = Min(todo.next, mq_time_add(mq_now(), USECS_PER_SEC));
+	else if (get_rel_namespace(relid) == InvalidOid)
+		mq_forget_queue(MyDatabaseId, relid);
 	else if ((def = mq_def_by_relid(relid)) != NULL && def->refused == NULL &&
 			 (rel = try_relation_open(relid, NoLock)) != NULL)
 	{

@@ -233,8 +233,8 @@ commit(MqTouch *t, TransactionId xid)
 		nready = 0;
 	if (!dlist_is_empty(&q->waiters))
 	{
-		/* one more to watch a time that is earlier than those it knew */
-		if (first_event != DT_NOEND || q->nblocked > 0)
+		/* one more to watch a time before that at which it looks around anyway */
+		if (first_event < now + USECS_PER_SEC || q->nblocked > 0)
 			nready = Max(nready, 1);
 		mq_wake_pick(q, nready, &wake);
 	}

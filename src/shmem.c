@@ -365,6 +365,7 @@ mq_queue_create(Oid dboid, Oid relid, bool *created)
 		dlist_init(&q->waiters);
 		q->n.counted_until = DT_NOBEGIN;
 		q->n.count_next = DT_NOBEGIN;
+		q->audit_sum = -1;
 		q->n.since = q->last_used = mq_now();
 		dlist_push_head(&mq_shared->partition[partition], &q->node);
 		*created = true;

@@ -217,6 +217,10 @@ typedef struct MqQueue
 	dlist_head	waiters;		/* MqWaiter, first come first woken */
 	int			nwaiters;
 
+	TimestampTz audited;		/* last audit by the worker ... */
+	int64		audit_sum;		/* ... and what it added up then */
+	bool		audit_failed;	/* it did not add up */
+
 	TimestampTz notified;		/* last notification sent by the worker */
 	bool		notify;			/* a notification is due */
 	TimestampTz dequeued;		/* last dequeue, waiting ones included */

@@ -121,7 +121,7 @@ queues_here(void)
 
 /*
  * Whether the extension is (still) there.  Queues whose table is not are
- * forgotten.
+ * forgotten; one that is locked may be of a transaction that has yet to commit.
  */
 static bool
 extension_exists(List *relids)
@@ -133,7 +133,9 @@ extension_exists(List *relids)
 	StartTransactionCommand();
 	exists = OidIsValid(get_extension_oid("mq", true));
 	foreach(lc, relids)
-		if (!exists || !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(lfirst_oid(lc))))
+		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(lfirst_oid(lc))) &&
+			ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock) &&
+			!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(lfirst_oid(lc))))
 			mq_forget_queue(MyDatabaseId, lfirst_oid(lc));
 	CommitTransactionCommand();
 	return exists;

@@ -144,5 +144,18 @@ $s->query_safe('COMMIT');
 $s->quit;
 is($node->safe_psql('postgres', q{SELECT count(*) FROM mq.q_open}), 0, 'consumed');
 
+# A queue that has yet to be committed is not taken for one that is gone.
+$s = session($node);
+$s->query_safe(q{BEGIN; SELECT mq.create_queue('late'); SELECT mq.enqueue('late', '1')});
+$node->safe_psql('postgres', q{
+SELECT mq.create_queue('other', lease => '200 ms', backoff => '0');
+SELECT mq.enqueue('other', '1'); SELECT mq.dequeue('other')});
+wait_until($node, q{SELECT attempts >= 1 FROM mq.q_other}, 'the worker has looked around');
+$s->query_safe('COMMIT');
+$s->quit;
+is( $node->safe_psql('postgres',
+		q{SELECT ready, enqueued, exact FROM mq.stats WHERE queue = 'late'}),
+	'1|1|t', 'a queue made meanwhile has its counters');
+
 $node->stop;
 done_testing();
