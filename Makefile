@@ -12,7 +12,7 @@ PGFILEDESC = "mq - message queues"
 # are the server's too, so a parameter may stay unused. Hidden by default:
 # libc owns names like mq_send.
 PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server)
-PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -fvisibility=hidden -ffile-prefix-map=$(CURDIR)=.
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Werror=implicit-function-declaration -fvisibility=hidden -ffile-prefix-map=$(CURDIR)=.
 
 # Bitcode would let the server's JIT inline code whose symbols are hidden.
 override with_llvm = no

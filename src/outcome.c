@@ -640,19 +640,13 @@ cleanup(SubTransactionId sub)
 	mq_wait_leave();
 }
 
-static void
-done(bool committed)
-{
-}
-
 const MqXactOps mq_outcome_ops = {
 	.commit = commit,
 	.abort = abort_all,
 	.subabort = undo,
 	.reserve = reserve,
 	.prepare = prepare,
-	.cleanup = cleanup,
-	.done = done
+	.cleanup = cleanup
 };
 
 /*

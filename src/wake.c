@@ -191,8 +191,9 @@ mq_database(Oid dboid, bool create)
 	return NULL;
 }
 
-static MqDatabase *
-this_database(void)
+/* This session's database; what mq_worker_poke needs to know.  Takes a lock. */
+MqDatabase *
+mq_this_database(void)
 {
 	if (my_database == NULL || my_database->dboid != MyDatabaseId)
 	{
@@ -225,7 +226,7 @@ mq_worker_alive_hint(void)
 void
 mq_worker_ensure(void)
 {
-	MqDatabase *d = this_database();
+	MqDatabase *d = mq_this_database();
 	bool		poke = false;
 
 	if (d == NULL || pg_atomic_read_u32(&d->worker) != 0)

@@ -25,6 +25,7 @@ extern void mq_wait_leave_other(Oid relid);
 extern bool mq_wait_sleep(long timeout_ms);
 
 extern MqDatabase *mq_database(Oid dboid, bool create);
+extern MqDatabase *mq_this_database(void);
 extern void mq_worker_poke(TimestampTz when);
 extern void mq_worker_ensure(void);
 extern bool mq_worker_alive_hint(void);

@@ -575,7 +575,7 @@ hold_database(Node *stmt, const char *name)
 }
 
 static void
-let_go(void)
+let_go(bool committed)
 {
 	MqDatabase *d;
 
@@ -652,7 +652,7 @@ uncount_listener(void)
 }
 
 static void
-poke_both(void)
+poke_both(bool committed)
 {
 	mq_worker_poke(DT_NOBEGIN);
 	mq_launcher_poke();
@@ -660,10 +660,12 @@ poke_both(void)
 
 /* One started meanwhile may have found no extension and gone. */
 static void
-want_now(void)
+want_now(bool committed)
 {
+	if (!committed)
+		return;
 	mq_worker_ensure();
-	poke_both();
+	poke_both(true);
 }
 
 /* There is a worker, and it looks again, once this transaction commits. */
@@ -671,7 +673,7 @@ void
 mq_worker_want(void)
 {
 	mq_worker_ensure();
-	mq_xact_at_commit(want_now);
+	mq_xact_at_end(want_now);
 }
 
 /* The same if this database has the extension. */
@@ -775,7 +777,7 @@ after_utility(After after)
 		case AFTER_NOTHING:
 			break;
 		case AFTER_DATABASES:
-			mq_xact_at_commit(poke_both);	/* before, the launcher sees the old list */
+			mq_xact_at_end(poke_both);	/* before, the launcher sees the old list */
 			break;
 		case AFTER_PREPARED:
 			want_if_installed();
@@ -792,7 +794,8 @@ after_utility(After after)
 			want_if_installed();
 			break;
 		case AFTER_DROP:
-			mq_xact_at_commit(poke_both);
+			(void) mq_this_database();
+			mq_xact_at_end(poke_both);
 			break;
 	}
 }
@@ -829,11 +832,13 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		}
 		PG_CATCH();
 		{
-			let_go();
+			let_go(false);
 			PG_RE_THROW();
 		}
 		PG_END_TRY();
-		let_go();
+
+		/* until then the database is neither gone nor ours */
+		mq_xact_at_end(let_go);
 	}
 	after_utility(after);
 	if (channel)

@@ -31,8 +31,9 @@ static const MqXactOps *ops;
 
 static MqTouch *touches = NULL;
 static MqTouch *last_touch = NULL;
-static bool want_end = false;	/* cleanup and done are wanted */
-static void (*at_commit_callback) (void) = NULL;
+static bool want_end = false;	/* cleanup is wanted */
+static MqXactCallback at_end[8]; /* there are fewer different ones */
+static int	nat_end = 0;
 
 /* Makes room for `more` further elements of an array with n used. */
 void
@@ -142,32 +143,41 @@ mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead)
 	g->sub = GetCurrentSubTransactionId();
 }
 
-/* Asks for ops->cleanup and ops->done at this (sub)transaction's end. */
+/* Asks for ops->cleanup at this (sub)transaction's end. */
 void
 mq_xact_want_end(void)
 {
 	want_end = true;
 }
 
-/* One callback run once after this transaction's commit, not otherwise. */
+/* Has the callback run at this transaction's end, once however often asked. */
 void
-mq_xact_at_commit(void (*callback) (void))
+mq_xact_at_end(MqXactCallback callback)
 {
-	at_commit_callback = callback;
+	for (int i = 0; i < nat_end; i++)
+		if (at_end[i] == callback)
+			return;
+	Assert(nat_end < (int) lengthof(at_end));
+	at_end[nat_end++] = callback;
 }
 
+/* All is done or undone; nothing of it is remembered. */
 static void
-forget(void)
+finish(bool committed)
 {
+	int			n = nat_end;
+
 	touches = last_touch = NULL;
 	want_end = false;
-	at_commit_callback = NULL;
+	nat_end = 0;
+	for (int i = 0; i < n; i++)
+		at_end[i] (committed);
 }
 
 static void
 xact_callback(XactEvent event, void *arg)
 {
-	if (!touches && !want_end && !at_commit_callback)
+	if (!touches && !want_end && nat_end == 0)
 		return;
 
 	switch (event)
@@ -181,15 +191,11 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			{
 				TransactionId xid = GetTopTransactionIdIfAny();
-				void		(*callback) (void) = at_commit_callback;
 
 				ops->cleanup(InvalidSubTransactionId);
 				for (MqTouch *t = touches; t; t = t->next)
 					ops->commit(t, xid);
-				ops->done(true);
-				forget();
-				if (callback)
-					callback();
+				finish(true);
 				break;
 			}
 
@@ -197,8 +203,7 @@ xact_callback(XactEvent event, void *arg)
 			ops->cleanup(InvalidSubTransactionId);
 			for (MqTouch *t = touches; t; t = t->next)
 				ops->abort(t);
-			ops->done(false);
-			forget();
+			finish(false);
 			break;
 
 		case XACT_EVENT_PRE_PREPARE:
@@ -213,8 +218,7 @@ xact_callback(XactEvent event, void *arg)
 				ops->cleanup(InvalidSubTransactionId);
 				for (MqTouch *t = touches; t; t = t->next)
 					ops->prepare(t, xid);
-				ops->done(false);
-				forget();
+				finish(false);
 				break;
 			}
 	}

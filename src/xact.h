@@ -105,7 +105,6 @@ typedef struct MqXactOps
 	void		(*prepare) (MqTouch *t, TransactionId xid);
 	void		(*cleanup) (SubTransactionId sub);	/* any end but a commit: a
 													 * scan or wait cut short */
-	void		(*done) (bool committed);
 } MqXactOps;
 
 extern void mq_xact_init(const MqXactOps *ops);
@@ -116,7 +115,9 @@ extern void mq_xact_note_new(MqTouch *t, const MqPlace *place);
 extern void mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *place);
 extern void mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead);
 extern void mq_xact_want_end(void);
-extern void mq_xact_at_commit(void (*callback) (void));
+/* Called once at this transaction's end; a prepared one is not committed. */
+typedef void (*MqXactCallback) (bool committed);
+extern void mq_xact_at_end(MqXactCallback callback);
 extern void mq_array_grow(void **a, int *max, int n, int more, Size size);
 
 #endif							/* MQ_XACT_H */
