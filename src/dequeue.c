@@ -368,6 +368,7 @@ claim(Claimer *c)
 		MqQueue    *q;
 		int			n;
 
+		CHECK_FOR_INTERRUPTS();
 		mq_array_reserve(c->touch->claims, want);
 		q = mq_queue_attach(c->def, c->rel);
 		c->touch->hint = q;
