@@ -118,7 +118,8 @@ mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 
 	if (!mq_row_delete(r, id, tid, &values))
 		return false;
-	if (error == NULL && !values.null[MQ_COL_LAST_ERROR])
+	if (error == NULL && !values.null[MQ_COL_LAST_ERROR] &&
+		DatumGetInt32(values.v[MQ_COL_ATTEMPTS]) > 0)
 		error = TextDatumGetCString(values.v[MQ_COL_LAST_ERROR]);
 
 	if (nowait && def->dead_letter[0] &&
@@ -140,6 +141,7 @@ mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for queue \"%s\"", dead->name),
 				 errdetail("The owner of queue \"%s\" may not insert into its dead-letter queue.", def->name)));
+	mq_queue_expect(dead, rel);
 	values.v[MQ_COL_HEADERS] =
 		JsonbPGetDatum(add_death(values.null[MQ_COL_HEADERS] ? NULL :
 								 DatumGetJsonbP(values.v[MQ_COL_HEADERS]),

@@ -240,14 +240,10 @@ mq_sql_enqueue_batch(PG_FUNCTION_ARGS)
 	same_length(&n, &headers, "headers");
 	same_length(&n, &keys, "keys");
 	same_length(&n, &datas, "datas");
-	if (n < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("no messages given"),
-				 errhint("Give at least one of bodies, headers, keys, datas.")));
+	n = Max(n, 0);				/* array_agg over no rows is null */
 
 	rel = open_for_enqueue(queue, &def);
-	values = palloc(sizeof(MqValues) * (Size) Max(n, 1));
+	values = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(MqValues) * (Size) Max(n, 1));
 	ids = palloc(sizeof(int64) * Max(n, 1));
 	inserted = palloc(sizeof(bool) * Max(n, 1));
 	for (int i = 0; i < n; i++)

@@ -46,6 +46,7 @@
  */
 #include "lane.h"
 
+#include "announce.h"
 #include "clock.h"
 
 /* The scan this process has the right to, so that an error can give it up. */
@@ -404,6 +405,9 @@ mq_lane_scan(MqScanJob *job, MqReader *r)
 		if (seen.look != MQ_LOOK_GONE)
 			job->found[job->nfound++] = seen;
 	}
+	/* lanes by id keep the order within a transaction */
+	if (!MQ_LANE_IS_DUE(job->lane) && job->nfound > 0)
+		mq_announce_await(job->relid, from.id, scan.snapshot);
 	mq_scan_end(&scan);
 	mq_reader_done(r);
 }

@@ -25,6 +25,7 @@
 #include "outcome.h"
 
 #include "access/transam.h"
+#include "announce.h"
 #include "clock.h"
 #include "guc.h"
 #include "storage/procarray.h"
@@ -142,6 +143,27 @@ want_notify(MqQueue *q, int64 ready_before, TimestampTz now)
 		return;
 	q->notify = true;
 	mq_worker_poke(Max(now, q->notified + 50 * 1000));
+}
+
+/* The lowest of the new rows that are delivered by id. */
+static void
+precommit(MqTouch *t)
+{
+	int64		lowest = 0;
+
+	if (t->fresh.n > 0)
+		lowest = t->fresh.a[0].lo;
+	for (int i = 0; i < t->moves.n; i++)
+		if (t->moves.a[i].is_new && !t->moves.a[i].place.timed)
+		{
+			int64		id = t->moves.a[i].place.id;
+
+			lowest = lowest == 0 ? id : Min(lowest, id);
+			break;				/* ids of one transaction ascend */
+		}
+	/* one row has no order to keep */
+	if (lowest > 0 && (t->fresh.n > 1 || t->moves.n > 0 || t->fresh.a[0].n > 1))
+		mq_announce(t->relid, lowest, GetTopTransactionId());
 }
 
 static void
@@ -640,8 +662,16 @@ cleanup(SubTransactionId sub)
 	mq_wait_leave();
 }
 
+static void
+ended(void)
+{
+	mq_announce_done();
+}
+
 const MqXactOps mq_outcome_ops = {
+	.precommit = precommit,
 	.commit = commit,
+	.ended = ended,
 	.abort = abort_all,
 	.subabort = undo,
 	.reserve = reserve,

@@ -53,6 +53,7 @@ typedef struct Marked
 	int64		id;
 	ItemPointerData tid;
 	int32		attempts;
+	const char *reason;			/* of the failure before, if the row does not say */
 } Marked;
 
 /* Step 2.  Returns how many were marked. */
@@ -81,13 +82,21 @@ mark(MqDef *def, MqTouch *t, const MqSettleArgs *a, Marked *marked)
 				continue;
 			l = current_lease(q, a->ids[i], receipt);
 			if (l == NULL)
+			{
+				/* named twice: settled once, and not a failure */
+				for (int k = 0; a->settled && k < n; k++)
+					if (marked[k].id == a->ids[i] &&
+						a->receipts[a->one_receipt ? 0 : marked[k].arg] == receipt)
+						a->settled[i] = true;
 				continue;
+			}
 			m = &marked[n++];
 			m->arg = i;
 			m->record = t->settles.n;
 			m->id = l->id;
 			m->attempts = l->attempts;
 			m->tid = mq_lease_place(l).tid;
+			m->reason = l->unwritten ? mq_reason_text(l->reason) : NULL;
 			s = &t->settles.a[t->settles.n++];
 			s->lease = l;
 			s->id = l->id;
@@ -155,6 +164,7 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 		Marked	   *m = &marked[i];
 		MemoryContext old = MemoryContextSwitchTo(row_context);
 		int32		attempts = m->attempts + 1;
+		const char *reason = a->reason ? a->reason : m->reason;
 		bool		ok = true;
 		bool		dead = false;
 		bool		gone = false;
@@ -167,16 +177,16 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 			case MQ_NACK:
 				if (def->policy.max_attempts > 0 && attempts >= def->policy.max_attempts)
 					ok = dead = gone = mq_dead_letter(&r, m->id, &m->tid, attempts,
-													  "attempts", a->reason, false);
+													  "attempts", reason, false);
 				else
 					ok = mq_row_fail(&r, m->id, &m->tid, attempts,
 									 mq_time_add(mq_now(), a->has_delay ? a->delay :
 												 mq_backoff(&def->policy, attempts)),
-									 a->reason);
+									 reason);
 				break;
 			case MQ_REJECT:
 				ok = dead = gone = mq_dead_letter(&r, m->id, &m->tid, attempts,
-												  "rejected", a->reason, false);
+												  "rejected", reason, false);
 				break;
 			case MQ_RELEASE:
 				break;
@@ -205,7 +215,7 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 	pfree(marked);
 	if (a->strict && done < a->n)
 		for (int i = 0; i < a->n; i++)
-			if (a->settled == NULL || !a->settled[i])
+			if (!a->settled[i])
 				mq_not_current(def, a->ids[i]);
 	return done;
 }

@@ -21,7 +21,7 @@ typedef struct MqSettleArgs
 	int64		delay;			/* microseconds */
 	const char *reason;
 	bool		strict;
-	bool	   *settled;		/* may be NULL: which of them were */
+	bool	   *settled;		/* which of them were; false before the call */
 } MqSettleArgs;
 
 extern int	mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a);

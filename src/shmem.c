@@ -12,6 +12,7 @@
  *	  MqLease	one for each message in flight or waiting in memory for its
  *				retry, in a hash table that is divided among the partitions.
  *	  MqWaiter	one for each process, indexed by its process number.
+ *	  MqAnnounced one for each process about to commit; see announce.c.
  *	  MqDatabase one for each database seen, for the launcher.
  *
  * Locks, in the order in which they may be taken
@@ -50,6 +51,8 @@ MqQueue    *mq_queues;
 MqLease    *mq_leases;
 MqLease   **mq_buckets;
 MqWaiter   *mq_waiters;
+MqAnnounced *mq_announced;
+pg_atomic_uint32 *mq_announced_xids;
 uint32		mq_bucket_mask;
 
 static shmem_request_hook_type prev_request = NULL;
@@ -82,6 +85,8 @@ shared_size(void)
 	size = add_size(size, MAXALIGN(mul_size(mq_max_in_flight, sizeof(MqLease))));
 	size = add_size(size, MAXALIGN(mul_size(mul_size(buckets_per_partition(), MQ_PARTITIONS), sizeof(MqLease *))));
 	size = add_size(size, MAXALIGN(mul_size(n_waiters(), sizeof(MqWaiter))));
+	size = add_size(size, MAXALIGN(mul_size(n_waiters(), sizeof(MqAnnounced))));
+	size = add_size(size, MAXALIGN(mul_size(n_waiters(), sizeof(pg_atomic_uint32))));
 	size = add_size(size, MAXALIGN(mul_size(N_PREPARED, sizeof(MqPrepared))));
 	return size;
 }
@@ -116,6 +121,10 @@ startup(void)
 	p += MAXALIGN((Size) buckets_per_partition() * MQ_PARTITIONS * sizeof(MqLease *));
 	mq_waiters = (MqWaiter *) p;
 	p += MAXALIGN(n_waiters() * sizeof(MqWaiter));
+	mq_announced = (MqAnnounced *) p;
+	p += MAXALIGN(n_waiters() * sizeof(MqAnnounced));
+	mq_announced_xids = (pg_atomic_uint32 *) p;
+	p += MAXALIGN(n_waiters() * sizeof(pg_atomic_uint32));
 	mq_bucket_mask = buckets_per_partition() - 1;
 
 	if (!found)
@@ -151,7 +160,13 @@ startup(void)
 		}
 		mq_shared->nfree = mq_max_in_flight;
 		for (int i = 0; i < n_waiters(); i++)
+		{
 			mq_waiters[i].procno = i;
+			SpinLockInit(&mq_announced[i].lock);
+			pg_atomic_init_u32(&mq_announced_xids[i], InvalidTransactionId);
+		}
+		ConditionVariableInit(&mq_shared->announce_done);
+		pg_atomic_init_u32(&mq_shared->announce_waiters, 0);
 		dlist_init(&mq_shared->free_prepared);
 		for (int i = 0; i < N_PREPARED; i++)
 			dlist_push_tail(&mq_shared->free_prepared, &prepared[i].node);

@@ -237,6 +237,17 @@ typedef struct MqWaiter
 	bool		woken;			/* taken off the list by somebody's wake */
 } MqWaiter;
 
+/* What a process is about to commit.  See announce.c. */
+#define MQ_ANNOUNCED_MAX 8
+typedef struct MqAnnounced
+{
+	slock_t		lock;
+	int			n;
+	Oid			dboid;
+	Oid			relids[MQ_ANNOUNCED_MAX];
+	int64		lowest[MQ_ANNOUNCED_MAX];
+} MqAnnounced;
+
 /*
  * A database that has, or may have, the extension.  Under the registry's
  * lock.
@@ -277,6 +288,8 @@ typedef struct MqShared
 	LWLockPadded *locks;		/* MQ_PARTITIONS of them */
 
 	pg_atomic_uint64 last_receipt;
+	ConditionVariable announce_done;
+	pg_atomic_uint32 announce_waiters;
 	bool		loaded;			/* the last shutdown's state was taken over */
 
 	slock_t		free_lock;		/* the free leases */
@@ -308,6 +321,8 @@ extern MqQueue *mq_queues;
 extern MqLease *mq_leases;
 extern MqLease **mq_buckets;
 extern MqWaiter *mq_waiters;
+extern MqAnnounced *mq_announced;	/* by process number, like mq_waiters */
+extern pg_atomic_uint32 *mq_announced_xids;
 extern uint32 mq_bucket_mask;	/* within one partition */
 
 extern void mq_shmem_init(void);

@@ -12,12 +12,13 @@
  *	  tail of each array: at its commit they are relabelled with the parent,
  *	  at its abort they are undone, last first, and cut off.  A
  *	  subtransaction that noted nothing costs one comparison.
- * 3. At COMMIT, after the transaction has become visible to others, the layers
+ * 3. At PRE_COMMIT new rows are announced (announce.c).
+ * 4. At COMMIT, after the transaction has become visible to others, the layers
  *	  above apply each touch in one critical section of that queue.  At ABORT
  *	  they undo.  At PREPARE they hand the notes over to shared memory, since
  *	  COMMIT PREPARED may run in any session and calls nobody.  Nothing after
  *	  PRE_PREPARE may fail, allocate or read a catalog.
- * 4. All of it is forgotten at COMMIT, ABORT and PREPARE alike.
+ * 5. All of it is forgotten at COMMIT, ABORT and PREPARE alike.
  *
  * If this process dies anywhere, the postmaster resets shared memory with it:
  * every queue is then rebuilt from its table.
@@ -167,6 +168,7 @@ finish(bool committed)
 {
 	int			n = nat_end;
 
+	ops->ended();
 	touches = last_touch = NULL;
 	want_end = false;
 	nat_end = 0;
@@ -183,6 +185,10 @@ xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
+			for (MqTouch *t = touches; t; t = t->next)
+				ops->precommit(t);
+			break;
+
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 		case XACT_EVENT_PARALLEL_ABORT:

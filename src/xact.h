@@ -101,8 +101,10 @@ typedef struct MqXactOps
 	void		(*commit) (MqTouch *t, TransactionId xid);
 	void		(*abort) (MqTouch *t);
 	void		(*subabort) (MqTouch *t, SubTransactionId sub);
+	void		(*precommit) (MqTouch *t);	/* may fail, like reserve */
 	void		(*reserve) (MqTouch *t);
 	void		(*prepare) (MqTouch *t, TransactionId xid);
+	void		(*ended) (void);	/* after all touches of an end */
 	void		(*cleanup) (SubTransactionId sub);	/* any end but a commit: a
 													 * scan or wait cut short */
 } MqXactOps;

@@ -1,6 +1,18 @@
 # shellcheck shell=bash
 # What the commands in tools/ share. A command sources this file after
-# `set -euo pipefail`; nothing happens until it calls something.
+# `set -euo pipefail`.
+
+# The same surroundings for everybody. A locale that came along by ssh need not
+# exist here, another language changes the messages that tests read, servers of
+# root must be able to enter what root makes, and a caller's own PGHOST and its
+# sisters name a server that is none of ours.
+export LC_ALL=C.UTF-8 LANG=C.UTF-8
+umask 022
+unset LANGUAGE CDPATH MAKEFLAGS MAKELEVEL MFLAGS GREP_OPTIONS GREP_COLORS
+for name in "${!PG@}"; do
+	[ "$name" = PG_CONFIG ] || unset "$name"
+done
+unset name
 
 MQ_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 MQ_MAJOR=15
