@@ -14,7 +14,7 @@
  * written directly; for others the executor does it.
  *
  * The signature condenses what could let rows change behind mq's triggers: the
- * table's file, its pg_class row and the state of mq's triggers.  When it
+ * table's file and its triggers.  When it
  * differs from the one the shared slot was built under, all lanes are scanned
  * again.
  *-------------------------------------------------------------------------
@@ -329,21 +329,16 @@ which_index(MqDef *def, Relation rel, Oid indexoid)
 	return result;
 }
 
-/* The state of mq's own triggers and of the table's definition, condensed. */
+/* The table's file and its triggers, condensed. */
 static uint32
 table_signature(Relation rel)
 {
 	uint32		sig = murmurhash32(MqRelFileNumber(rel));
-	HeapTuple	tup = SearchSysCache1(RELOID, ObjectIdGetDatum(RelationGetRelid(rel)));
+	HeapTuple	tup;
 	Relation	pg_trigger;
 	SysScanDesc scan;
 	ScanKeyData key;
 
-	if (HeapTupleIsValid(tup))
-	{
-		sig = hash_combine(sig, HeapTupleHeaderGetRawXmin(tup->t_data));
-		ReleaseSysCache(tup);
-	}
 	pg_trigger = table_open(TriggerRelationId, AccessShareLock);
 	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(RelationGetRelid(rel)));

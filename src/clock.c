@@ -8,6 +8,8 @@
  */
 #include "clock.h"
 
+#include "common/int.h"
+
 /* The wall clock now.  May go backwards, as wall clocks do. */
 TimestampTz
 mq_now(void)

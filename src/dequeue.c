@@ -39,6 +39,7 @@ typedef struct Taken
 	int			claim;
 	int64		id;
 	ItemPointerData tid;
+	ItemPointerData was;		/* the lease's, untouched: an UPDATE changes it */
 	int			lane;
 	MqPos		pos;
 	MqHolder	holder;
@@ -127,6 +128,7 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 		if (*next == MQ_NEXT_NONE && retry)
 		{
 			t->tid = mq_lease_place(retry).tid;
+			t->was = retry->tid;
 			t->lane = MQ_LANE_DUE(retry->priority);
 			t->pos = (MqPos) {retry->until, retry->id};
 			t->from_failed = true;
@@ -162,7 +164,7 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 		l->priority = MQ_LANE_PRIORITY(cand.lane);
 		l->ready_at = MQ_LANE_IS_DUE(cand.lane) ? cand.pos.t : DT_NOBEGIN;
 		mq_count_leased(q, l->ready_at, 1);
-		t->tid = cand.tid;
+		t->tid = t->was = cand.tid;
 		t->lane = cand.lane;
 		t->pos = cand.pos;
 		t->from_failed = false;
@@ -260,6 +262,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		Taken	   *t = &taken[i];
 		MqClaim    *record = &c->touch->claims.a[t->claim];
 		MqLease    *l = t->lease;
+		bool		moved;
 
 		if (!mq_claim_is_mine(q, record))
 		{
@@ -268,9 +271,13 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 				k++;
 			continue;
 		}
-		if (i >= keep_until)
+		moved = memcmp(&l->tid, &t->was, sizeof(ItemPointerData)) != 0;
+		if (i >= keep_until || (t->look != MQ_LOOK_OK && moved))
 		{
-			/* back to its lane, wherever that is by now, or to its retry */
+			/*
+			 * Not wanted now, or an UPDATE has committed since we looked, which
+			 * left it to the lease to know where the row stands.
+			 */
 			mq_return_claim(q, l);
 			record->lease = NULL;
 		}
@@ -278,10 +285,13 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		{
 			MqRow	   *row = &c->out[k++].row;
 
-			l->tid = row->place.tid;
-			l->relnode = q->relnode;
-			l->priority = row->place.priority;
-			if (!t->from_failed)
+			if (!moved)
+			{
+				l->tid = row->place.tid;
+				l->relnode = q->relnode;
+				l->priority = row->place.priority;
+			}
+			if (!t->from_failed && !moved)
 			{
 				mq_count_leased(q, l->ready_at, -1);
 				l->ready_at = row->place.timed ? row->place.ready_at : DT_NOBEGIN;
@@ -413,11 +423,12 @@ claim(Claimer *c)
 		}
 		else if (n == 0)
 			break;
-		if (c->full)
+		if (c->full && n == 0)
 			break;
+		c->full = false;		/* what was taken may have made room */
 	}
 	mq_reader_done(&c->reader);
-	if (c->full && c->got == 0)
+	if (c->full && c->got == 0 && !c->peek)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no room to lease messages of queue \"%s\"", c->def->name),

@@ -62,7 +62,9 @@ lane_wants_scan(MqLane *lane, int l, TimestampTz now)
 {
 	if (lane->stuck)
 		return false;
-	return MQ_LANE_IS_DUE(l) ? lane->next_due <= now : !lane->empty;
+
+	/* while a scan runs, its lane's next time is what commits bring, not all */
+	return MQ_LANE_IS_DUE(l) ? lane->next_due <= now || lane->scanner != -1 : !lane->empty;
 }
 
 static MqStock *
@@ -190,18 +192,23 @@ mq_lane_add_range(MqQueue *q, int64 lo, int64 hi, int64 n, ItemPointer tid)
 static bool
 block(MqQueue *q, int l, MqPos pos, int64 hi, ItemPointer tid, const MqHolder *holder)
 {
-	MqBlocked  *b = q->nblocked > 0 ? &q->blocked[q->nblocked - 1] : NULL;
+	MqBlocked  *b;
 
-	/* rows held by one transaction often follow each other */
-	if (b && l == MQ_LANE_FRESH && b->lane == l && b->xid == holder->xid &&
-		b->multi == holder->multi)
+	/* what one transaction holds in a lane is one entry */
+	for (int i = 0; i < q->nblocked; i++)
 	{
-		if (pos.id < b->lo.id)
+		b = &q->blocked[i];
+		if (b->lane != l || b->xid != holder->xid || b->multi != holder->multi)
+			continue;
+		if (mq_pos_cmp(pos, b->lo) == 0)
+			return true;
+		if (mq_pos_cmp(pos, b->lo) < 0)
 		{
 			b->lo = pos;
 			b->tid = *tid;
 		}
-		b->hi = Max(b->hi, hi);
+		/* ids say nothing about places in the other lanes */
+		b->hi = l == MQ_LANE_FRESH ? Max(b->hi, Max(hi, pos.id)) : -1;
 		return true;
 	}
 	if (q->nblocked >= MQ_BLOCKED_MAX)
@@ -243,7 +250,10 @@ mq_lane_unblock(MqQueue *q, TransactionId xid, bool multi)
 			continue;
 		q->nblocked--;
 		memmove(&q->blocked[i], &q->blocked[i + 1], (q->nblocked - i) * sizeof(MqBlocked));
-		late_add(q, b.lane, b.lo, b.hi, &b.tid);
+		if (b.hi < 0)
+			set_back(q, b.lane, mq_pos_before(b.lo));
+		else
+			late_add(q, b.lane, b.lo, b.hi, &b.tid);
 		for (int l = 0; l < MQ_NLANES; l++)
 			q->lanes[l].stuck = false;
 	}
@@ -294,7 +304,7 @@ next_in_lane(MqQueue *q, int l, int late, TimestampTz now, bool keep,
 			late_remove(q, late);
 		return MQ_NEXT_ROW;
 	}
-	if (e && lane->stock_n < lane->stock_max)
+	if (e && !lane->stuck && lane->stock_n < lane->stock_max)
 	{
 		if (lane->scanner != -1)
 			return MQ_NEXT_WAIT;
@@ -517,14 +527,7 @@ mq_lane_merge(MqQueue *q, MqScanJob *job)
 			q->late[late].lo.id = last.id + 1;
 			ItemPointerSetInvalid(&q->late[late].tid);
 			if (cut)
-			{
-				/* what is left of the range waits with the row it stopped at */
-				int64		lo = q->late[late].lo.id;
-
-				late_remove(q, late);
-				set_back(q, job->lane, (MqPos) {0, lo - 1});
-				lane->stuck = true;
-			}
+				lane->stuck = true; /* the rest waits with the row it stopped at */
 		}
 	}
 	else
@@ -572,11 +575,19 @@ mq_lane_scan_abandon(void)
 bool
 mq_lane_has_work(MqQueue *q, TimestampTz now)
 {
-	if (q->nlate > 0)
-		return true;
+	int			late = 0;
+
 	for (int l = 0; l < MQ_NLANES; l++)
-		if (q->lanes[l].stock_n > 0 || lane_wants_scan(&q->lanes[l], l, now))
+	{
+		MqLane	   *lane = &q->lanes[l];
+
+		if (lane->stock_n > 0 || lane_wants_scan(lane, l, now))
 			return true;
+		late = first_late(q, l, late);
+		if (late < q->nlate && q->late[late].lane == l &&
+			(!lane->stuck || q->late[late].hi == q->late[late].lo.id))
+			return true;
+	}
 	return false;
 }
 

@@ -34,6 +34,7 @@
 
 #include "clock.h"
 #include "common/hashfn.h"
+#include "common/int.h"
 #include "common/pg_prng.h"
 #include "guc.h"
 
@@ -341,14 +342,20 @@ mq_lease_expire(MqQueue *q, TimestampTz now)
 	return n;
 }
 
+/* When a lease ends next; DT_NOEND: never. */
+TimestampTz
+mq_lease_next_deadline(MqQueue *q)
+{
+	return q->deadlines ?
+		pairingheap_container(MqLease, timer, q->deadlines)->until : DT_NOEND;
+}
+
 /* When a lease ends or a retry comes due next; DT_NOEND: never. */
 TimestampTz
 mq_lease_next_event(MqQueue *q)
 {
-	TimestampTz t = DT_NOEND;
+	TimestampTz t = mq_lease_next_deadline(q);
 
-	if (q->deadlines)
-		t = pairingheap_container(MqLease, timer, q->deadlines)->until;
 	if (q->retries)
 		t = Min(t, pairingheap_container(MqLease, timer, q->retries)->until);
 	return t;

@@ -22,6 +22,7 @@ extern void mq_lease_restore(MqLease *l);
 extern void mq_lease_settling(MqLease *l, MqVerb verb);
 extern MqLease *mq_lease_retry(MqQueue *q, TimestampTz now);
 extern int	mq_lease_expire(MqQueue *q, TimestampTz now);
+extern TimestampTz mq_lease_next_deadline(MqQueue *q);
 extern TimestampTz mq_lease_next_event(MqQueue *q);
 extern bool mq_lease_is_spent(MqLease *l);
 extern MqPlace mq_lease_place(MqLease *l);

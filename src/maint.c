@@ -23,6 +23,7 @@
 #define WRITE_BATCH		200
 #define NOTIFY_PAUSE	(50 * INT64CONST(1000))
 #define NOTIFY_REPEAT	(3 * USECS_PER_SEC)
+#define RECOUNT_PAUSE	(5 * USECS_PER_SEC)
 #define AUDIT_PAUSE		(30 * USECS_PER_SEC)
 
 /*
@@ -35,7 +36,7 @@
 static void
 audit(MqQueue *q, TimestampTz now)
 {
-	int64		sum = q->n.enqueued + q->n.delivered + q->n.rows;
+	int64		sum = q->n.enqueued + q->n.delivered;
 
 	if (now - q->audited < AUDIT_PAUSE)
 		return;
@@ -49,17 +50,17 @@ audit(MqQueue *q, TimestampTz now)
 	if (q->audit_sum != sum)
 	{
 		q->audit_sum = sum;
-		q->audit_failed = false;
+		q->audit_failures = 0;
 	}
-	else if (!q->audit_failed)
+	else if (q->audit_failures == 0)
 	{
 		mq_queue_init_lanes(q);
-		q->audit_failed = true;
+		q->audit_failures = 1;
 	}
-	else
+	else if (q->audit_failures == 1)
 	{
 		q->n.exact = false;
-		q->audit_sum = -1;
+		q->audit_failures = 2;	/* no more until something happens */
 	}
 }
 
@@ -74,6 +75,13 @@ typedef struct Todo
 	bool		notify;
 	TimestampTz next;
 } Todo;
+
+/* By the counters if they can be trusted, else by the lanes. */
+static bool
+something_ready(MqQueue *q, TimestampTz now)
+{
+	return q->n.exact ? mq_count_ready(q) > 0 : mq_lane_has_work(q, now);
+}
 
 static Todo
 look(Oid relid, bool listened)
@@ -112,9 +120,15 @@ look(Oid relid, bool listened)
 			}
 			todo.next = Min(todo.next, l->write_after);
 		}
-		if (q->deadlines)
-			todo.next = Min(todo.next, mq_lease_next_event(q));
-		todo.recount = !q->n.exact;
+		todo.next = Min(todo.next, mq_lease_next_deadline(q));
+		if (!q->n.exact && !q->n.counting)
+		{
+			TimestampTz again = mq_time_add(q->n.recounted, RECOUNT_PAUSE);
+
+			todo.recount = again <= now;
+			if (!todo.recount)
+				todo.next = Min(todo.next, again);
+		}
 		if (listened && !q->paused)
 		{
 			TimestampTz after = mq_time_add(q->notified, NOTIFY_PAUSE);
@@ -123,7 +137,7 @@ look(Oid relid, bool listened)
 				todo.count_due = true;
 			else
 				todo.next = Min(todo.next, q->n.count_next);
-			if (mq_count_ready(q) > 0 || todo.count_due)
+			if (something_ready(q, now) || todo.count_due)
 			{
 				TimestampTz again = mq_time_add(Max(q->notified, q->dequeued), NOTIFY_REPEAT);
 
@@ -159,32 +173,52 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	TimestampTz from;
 	TimestampTz next;
 	int64		n;
-	bool		exact;
 
 	q = mq_queue_try_attach(def, rel);
 	if (q == NULL)
 		return;
 	from = q->n.counted_until;
-	if (q->n.count_next > now || q->n.recounting || from >= now)
+	if (q->n.count_next > now || q->n.recounting || q->n.counting || from >= now)
 	{
 		mq_unlock(q->partition);
 		return;
 	}
 	q->n.counted_until = now;
 	q->n.count_next = DT_NOEND; /* commits lower it from now on */
-	exact = q->n.exact;
-	q->n.exact = false;			/* until the rows passed are subtracted */
+	q->n.counting = true;
+	q->n.dirty = false;
+	q->n.count_from = from;
 	mq_unlock(q->partition);
 
-	mq_reader_init(&r, def, rel);
-	n = mq_storage_count_due(&r, from, now, &next, mq_outcome_skip_leased);
-	mq_reader_done(&r);
+	PG_TRY();
+	{
+		mq_reader_init(&r, def, rel);
+		n = mq_storage_count_due(&r, from, now, &next, mq_outcome_skip_leased);
+		mq_reader_done(&r);
+	}
+	PG_CATCH();
+	{
+		q = mq_queue_try_attach(def, rel);
+		if (q)
+		{
+			q->n.counting = q->n.exact = false;
+			mq_unlock(q->partition);
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 
 	q = mq_queue_try_attach(def, rel);
 	if (q == NULL)
 		return;
-	q->n.delayed = Max(0, q->n.delayed - n);
-	q->n.exact = exact;
+	if (q->n.counting)
+	{
+		/* a row that came, went or was leased meanwhile may count twice */
+		q->n.delayed = Max(0, q->n.delayed - n);
+		if (q->n.dirty)
+			q->n.exact = false;
+	}
+	q->n.counting = false;
 	if (next == DT_NOEND && q->n.count_next == DT_NOEND)
 		q->n.delayed = 0;
 	q->n.count_next = Min(q->n.count_next, next);
@@ -225,6 +259,8 @@ recount(MqDef *def, Relation rel)
 	mq_shared->nrecount = 0;
 	mq_shared->recount_overflow = false;
 	q->n.recounting = true;
+	q->n.counting = false;		/* one under way has counted for nothing */
+	q->n.recounted = now;
 	q->n.counted_until = now;
 	mq_unlock(partition);
 	LWLockRelease(mq_shared->registry);
@@ -285,7 +321,12 @@ mq_maint_queue(Oid relid, bool listened)
 	if (todo.gone)
 		return DT_NOEND;
 	if (todo.retire)
+	{
+		/* in a transaction for the memory it needs */
+		StartTransactionCommand();
 		mq_outcome_retire(relid);
+		CommitTransactionCommand();
+	}
 	if (!todo.write && !todo.recount && !todo.count_due && !todo.notify)
 		return todo.next;
 
@@ -316,7 +357,7 @@ mq_maint_queue(Oid relid, bool listened)
 			q = mq_queue_try_attach(def, rel);
 			if (q)
 			{
-				send = mq_count_ready(q) > 0;
+				send = something_ready(q, mq_now());
 				q->notify = false;
 				if (send)
 					q->notified = mq_now();

@@ -268,7 +268,7 @@ load(FILE *f)
 		q->paused_known = true;
 		q->policy = queues[i].policy;
 		q->n = queues[i].n;
-		q->n.recounting = false;
+		q->n.recounting = q->n.counting = false;
 		q->n.count_next = DT_NOBEGIN;
 		mq_unlock(q->partition);
 	}

@@ -25,6 +25,7 @@ typedef struct Chosen
 	int			record;
 	int64		id;
 	ItemPointerData tid;
+	ItemPointerData was;		/* the lease's, untouched: an UPDATE changes it */
 	int32		attempts;
 	TimestampTz until;
 	bool		spent;
@@ -61,6 +62,7 @@ choose(MqDef *def, MqTouch *t, int max, bool only_spent, Chosen *chosen)
 			c->record = t->settles.n;
 			c->id = l->id;
 			c->tid = mq_lease_place(l).tid;
+			c->was = l->tid;
 			c->attempts = l->attempts;
 			c->until = l->until;
 			c->spent = mq_lease_is_spent(l);
@@ -94,7 +96,7 @@ not_written(MqDef *def, MqTouch *t, Chosen *c, bool gone)
 	if (q && c->lease->queue == q && c->lease->id == c->id &&
 		c->lease->state == MQ_LEASE_SETTLING && c->lease->settler == MqMyProcNumber())
 	{
-		if (gone)
+		if (gone && memcmp(&c->lease->tid, &c->was, sizeof(ItemPointerData)) == 0)
 			mq_lease_free(c->lease);
 		else
 		{
@@ -209,6 +211,8 @@ mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && MyBackendType == B_BACKEND)
+			ReThrowError(error);	/* the user's, not the row's */
 		failed = true;
 		if (max == 1)
 		{

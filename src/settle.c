@@ -234,19 +234,25 @@ mq_extend(MqDef *def, Relation rel, const MqSettleArgs *a, int64 duration)
 	MqQueue    *q;
 	int			done = 0;
 	int64		failed_id = 0;
+	bool		failed = false;
 
 	mq_lock(partition);
 	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
 	if (q)
 		mq_lease_expire(q, now);
 	if (q && a->strict)
-		for (int i = 0; i < a->n && failed_id == 0; i++)
-			if ((a->id_nulls && a->id_nulls[i]) ||
-				current_lease(q, a->ids[i], a->receipts[a->one_receipt ? 0 : i]) == NULL)
-				failed_id = a->ids[i];
+		for (int i = 0; i < a->n && !failed; i++)
+		{
+			failed = (a->id_nulls && a->id_nulls[i]) ||
+				current_lease(q, a->ids[i], a->receipts[a->one_receipt ? 0 : i]) == NULL;
+			failed_id = a->ids[i];
+		}
 	if (q == NULL && a->strict && a->n > 0)
+	{
+		failed = true;
 		failed_id = a->ids[0];
-	for (int i = 0; q && failed_id == 0 && i < a->n; i++)
+	}
+	for (int i = 0; q && !failed && i < a->n; i++)
 	{
 		MqLease    *l;
 
@@ -265,7 +271,7 @@ mq_extend(MqDef *def, Relation rel, const MqSettleArgs *a, int64 duration)
 		done++;
 	}
 	mq_unlock(partition);
-	if (failed_id != 0)
+	if (failed)
 		mq_not_current(def, failed_id);
 	mq_worker_poke(until);
 	return done;

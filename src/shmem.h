@@ -165,6 +165,10 @@ typedef struct MqCounters
 	int64		blocks_touched;
 	bool		exact;
 	bool		recounting;
+	bool		counting;		/* rows in (count_from, counted_until] */
+	bool		dirty;			/* ... one of which came or went meanwhile */
+	TimestampTz count_from;
+	TimestampTz recounted;
 	TimestampTz since;
 } MqCounters;
 
@@ -219,7 +223,7 @@ typedef struct MqQueue
 
 	TimestampTz audited;		/* last audit by the worker ... */
 	int64		audit_sum;		/* ... and what it added up then */
-	bool		audit_failed;	/* it did not add up */
+	int			audit_failures; /* how often it did not add up */
 
 	TimestampTz notified;		/* last notification sent by the worker */
 	bool		notify;			/* a notification is due */

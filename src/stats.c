@@ -30,8 +30,14 @@ mq_count_row(MqQueue *q, const MqPlace *place, int n)
 void
 mq_count_leased(MqQueue *q, TimestampTz ready_at, int n)
 {
-	if (ready_at == DT_NOBEGIN || ready_at <= q->n.counted_until)
+	if (ready_at == DT_NOBEGIN)
 		return;
+	if (ready_at <= q->n.counted_until)
+	{
+		if (q->n.counting && ready_at > q->n.count_from)
+			q->n.dirty = true;
+		return;
+	}
 	q->n.delayed -= n;
 	if (n < 0 && ready_at < q->n.count_next)
 		q->n.count_next = ready_at;

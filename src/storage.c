@@ -165,7 +165,14 @@ bool
 mq_holder_ended(TransactionId xid, bool multi)
 {
 	if (multi)
-		return !MultiXactIdIsRunning(xid, false);
+	{
+		MultiXactId oldest;
+		MultiXactId next;
+
+		/* one so old that its members are forgotten has no running ones */
+		ReadMultiXactIdRange(&oldest, &next);
+		return MultiXactIdPrecedes(xid, oldest) || !MultiXactIdIsRunning(xid, false);
+	}
 	return !TransactionIdIsInProgress(xid);
 }
 
@@ -361,12 +368,18 @@ mq_row_look(MqReader *r, int64 id, ItemPointer tid, MqRow *row, MqHolder *holder
 			found = false;
 		}
 	}
-	if (!found)
+	while (!found)
 	{
-		found = by_key(r, id, &tuple);
-		if (!found)
+		if (!by_key(r, id, &tuple))
 			return MQ_LOOK_GONE;
 		look = judge(&tuple, r->buffer, holder);
+		found = look != MQ_LOOK_GONE || is_own_row(tuple.t_data);
+		if (!found)
+		{
+			/* updated since the snapshot: the newer version, then */
+			LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
+			CHECK_FOR_INTERRUPTS();
+		}
 	}
 	if (look == MQ_LOOK_OK)
 	{

@@ -565,11 +565,12 @@ hold_database(Node *stmt, const char *name)
 	ConditionVariablePrepareToSleep(&mq_shared->worker_gone);
 	while (wait && mq_now() < give_up)
 	{
-		ConditionVariableTimedSleep(&mq_shared->worker_gone, 1000, PG_WAIT_EXTENSION);
 		LWLockAcquire(mq_shared->registry, LW_SHARED);
 		d = mq_database(dboid, false);
 		wait = d && d->pid != 0;
 		LWLockRelease(mq_shared->registry);
+		if (wait)
+			ConditionVariableTimedSleep(&mq_shared->worker_gone, 1000, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
 }

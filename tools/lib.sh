@@ -85,7 +85,16 @@ make_tmp() {
 
 at_exit() { :; }
 
+# Ends everything that was started by a process, and that process if it is not us.
+kill_tree() {
+	local child children=()
+	read -ra children <"/proc/$1/task/$1/children" || true
+	for child in "${children[@]}"; do kill_tree "$child"; done
+	[ "$1" = $$ ] || kill "$1" || true
+} 2>/dev/null
+
 clean_up() {
+	kill_tree $$
 	at_exit
 	cluster_stop
 	rm -rf "$MQ_TMP"
@@ -164,7 +173,7 @@ find_pg() {
 	elif ! config=$(command -v pg_config); then
 		die "no pg_config found: PostgreSQL $MQ_MAJOR and its development files are needed"
 	fi
-	version=$("$config" --version)
+	version=$("$config" --version) && [ -n "$version" ] || die "$config --version does not answer"
 	case $version in
 	"PostgreSQL $MQ_MAJOR."* | "PostgreSQL $MQ_MAJOR"[a-z]*) ;;
 	*) die "$config belongs to $version, but PostgreSQL $MQ_MAJOR is needed (PG_CONFIG can name another one)" ;;
