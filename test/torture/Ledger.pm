@@ -90,6 +90,17 @@ sub q
 	die \%e;
 }
 
+# Whether a notification has come.
+sub notified
+{
+	my ($self) = @_;
+	my $n;
+	return $n ? 1 : 0 if eval { $n = $self->{dbh}->pg_notifies; 1 };
+	$self->{ledger}->put('gone', s => $self->{name});
+	$self->{alive} = 0;
+	die { lost => 1, state => '08006', text => "$@", t0 => Ledger::now() };
+}
+
 # Leaves, saying so first.
 sub close
 {
