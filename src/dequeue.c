@@ -83,6 +83,10 @@ open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 	MqTouch    *touch = c->touch;
 	MqClaim    *record = &touch->claims.a[touch->claims.n];
 
+	/* one for the whole dequeue, and none for one that finds nothing */
+	if (c->receipt == 0)
+		c->receipt = mq_next_receipt();
+
 	l->receipt = c->receipt;
 	l->leased_at = now;
 	l->duration = c->duration;
@@ -357,16 +361,43 @@ wait_for_scan(MqQueue *q)
 }
 
 /*
+ * Whether there is certainly nothing to claim: known without a page and without
+ * keeping others from looking as well.
+ */
+static bool
+known_empty(MqDef *def)
+{
+	LWLock	   *lock = mq_partition_lock(mq_partition_of(MyDatabaseId, def->relid));
+	TimestampTz now = mq_now();
+	MqQueue    *q;
+	bool		empty;
+
+	LWLockAcquire(lock, LW_SHARED);
+	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
+	empty = q && q->attached && q->signature == def->signature &&
+		(q->paused ||
+		 (q->nblocked == 0 && q->nprepared == 0 && q->nfailed == 0 &&
+		  mq_lease_next_deadline(q) > now && !mq_lane_has_work(q, now)));
+	if (empty)
+		q->dequeued = now;		/* whoever writes it last is right */
+	LWLockRelease(lock);
+	return empty;
+}
+
+/*
  * Claims up to max messages that are there now.  The table is locked.
  */
 static void
 claim(Claimer *c)
 {
-	Taken	   *taken = palloc(sizeof(Taken) * Min(c->d->max, BATCH));
+	Taken	   *taken;
 	static MqScanJob job;		/* large, and a process scans one lane at a time */
 	bool		retired = false;
 	bool		helped = false;
 
+	if (known_empty(c->def))
+		return;
+	taken = palloc(sizeof(Taken) * Min(c->d->max, BATCH));
 	mq_reader_init(&c->reader, c->def, c->rel);
 	c->blocks = blocks_touched();
 	c->full = c->ended = false;
@@ -499,10 +530,22 @@ mq_dequeue(const MqDequeue *d, MqDelivery **deliveries, MqDef **def)
 	TimestampTz deadline = d->wait > 0 ? mq_time_add(mq_now(), d->wait) : DT_NOBEGIN;
 
 	mq_check_writable("mq.dequeue()");
+	if (d->wait == 0)
+	{
+		/* a look that needs no lock on the table, as it touches nothing of it */
+		AcceptInvalidationMessages();
+		*def = mq_def_lookup(d->queue, false);
+		if ((*def)->refused == NULL)
+		{
+			mq_require(*def, ACL_SELECT | ACL_DELETE);
+			mq_worker_ensure();
+			if (known_empty(*def))
+				return 0;
+		}
+	}
 	c.d = d;
 	open_queue(&c);
 	mq_worker_ensure();
-	c.receipt = mq_next_receipt();
 	claim(&c);
 	while (c.got == 0 && d->wait > 0 && mq_now() < deadline)
 	{
@@ -590,7 +633,7 @@ give_back(Claimer *c)
 	{
 		MqClaim    *record = &c->touch->claims.a[i];
 
-		if (record->receipt == c->receipt && q && mq_claim_is_mine(q, record))
+		if (c->receipt != 0 && record->receipt == c->receipt && q && mq_claim_is_mine(q, record))
 		{
 			mq_return_claim(q, record->lease);
 			record->lease = NULL;
@@ -625,7 +668,7 @@ mq_wait(const char *queue, int64 timeout)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		open_queue(&c);
 		mq_worker_ensure();
-		c.receipt = mq_next_receipt();
+		c.receipt = 0;
 		claim(&c);
 		if (c.got > 0)
 			give_back(&c);

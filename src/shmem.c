@@ -18,8 +18,9 @@
  * Locks, in the order in which they may be taken
  *	  1. registry		which slots and databases exist.
  *	  2. partition[i]	all state of the queues of partition i: lanes, lists,
- *						leases, buckets, counters, waiters.  Exclusive always:
- *						the sections are short.  Never two at once.
+ *						leases, buckets, counters, waiters.  Exclusive, the
+ *						sections being short; shared only to see that a queue is
+ *						empty.  Never two at once.
  *	  3. spinlocks		free leases, free prepared records; a condition
  *						variable's own.
  *	Under a partition lock nothing is allocated, no catalog is read, no buffer

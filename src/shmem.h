@@ -227,7 +227,8 @@ typedef struct MqQueue
 
 	TimestampTz notified;		/* last notification sent by the worker */
 	bool		notify;			/* a notification is due */
-	TimestampTz dequeued;		/* last dequeue, waiting ones included */
+	TimestampTz dequeued;		/* last dequeue, waiting ones included; a shared
+								 * lock is enough to write it */
 
 	MqCounters	n;
 } MqQueue;
