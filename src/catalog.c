@@ -141,12 +141,6 @@ init_cache(void)
 	CacheRegisterSyscacheCallback(NAMESPACEOID, syscache_callback, (Datum) 0);
 }
 
-void
-mq_catalog_init(void)
-{
-	/* nothing to do before a process has a database */
-}
-
 /* Schema mq. */
 Oid
 mq_schema_oid(bool missing_ok)

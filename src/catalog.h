@@ -65,7 +65,6 @@ typedef struct MqDef
 extern const char *const mq_column_names[MQ_NCOLS];
 extern const Oid mq_column_types[MQ_NCOLS];
 
-extern void mq_catalog_init(void);
 extern Oid	mq_schema_oid(bool missing_ok);
 extern Oid	mq_catalog_table(const char *name, bool missing_ok);
 extern MqDef *mq_def_lookup(const char *name, bool missing_ok);

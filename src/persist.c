@@ -31,7 +31,8 @@
 typedef struct FileHeader
 {
 	uint32		magic;
-	uint32		lease_size;
+	uint32		lease_size;		/* of the structs this file was written with */
+	uint32		queue_size;
 	uint64		system_identifier;
 	uint64		checkpoint;
 	int64		last_receipt;
@@ -128,7 +129,8 @@ save(int code, Datum arg)
 
 	memset(&header, 0, sizeof(header));
 	header.magic = FILE_MAGIC;
-	header.lease_size = sizeof(MqLease);
+	header.lease_size = sizeof(FileLease);
+	header.queue_size = sizeof(FileQueue);
 	header.system_identifier = control->system_identifier;
 	header.checkpoint = control->checkPoint;
 	header.last_receipt = (int64) pg_atomic_read_u64(&mq_shared->last_receipt);
@@ -235,7 +237,8 @@ load(FILE *f)
 
 	INIT_CRC32C(crc);
 	if (!get(f, &crc, &header, sizeof(header)) ||
-		header.magic != FILE_MAGIC || header.lease_size != sizeof(MqLease))
+		header.magic != FILE_MAGIC || header.lease_size != sizeof(FileLease) ||
+		header.queue_size != sizeof(FileQueue))
 		return;
 	control = get_controlfile(DataDir, &crc_ok);
 	if (!crc_ok || control->state != DB_SHUTDOWNED ||
@@ -274,7 +277,6 @@ load(FILE *f)
 	}
 	for (int i = 0; i < header.nleases; i++)
 		restore_lease(&leases[i]);
-	mq_shared->loaded = true;
 	pfree(queues);
 	pfree(leases);
 }

@@ -295,7 +295,6 @@ typedef struct MqShared
 	pg_atomic_uint64 last_receipt;
 	ConditionVariable announce_done;
 	pg_atomic_uint32 announce_waiters;
-	bool		loaded;			/* the last shutdown's state was taken over */
 
 	slock_t		free_lock;		/* the free leases */
 	MqLease    *free_leases;

@@ -141,14 +141,6 @@ extension_exists(List *relids)
 	return exists;
 }
 
-static void
-worker_pass_failed(MemoryContext context)
-{
-	/* the error has been reported by the caller's handler */
-	MemoryContextSwitchTo(context);
-	MemoryContextReset(context);
-}
-
 /* Entry point of a database's worker; the argument is the database's oid. */
 void
 mq_worker_main(Datum arg)
@@ -209,7 +201,8 @@ mq_worker_main(Datum arg)
 		LWLockReleaseAll();
 		FlushErrorState();
 		RESUME_INTERRUPTS();
-		worker_pass_failed(context);
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
 		not_before = mq_time_add(mq_now(), USECS_PER_SEC);
 	}
 	PG_exception_stack = &jump;
@@ -219,7 +212,6 @@ mq_worker_main(Datum arg)
 		TimestampTz next = DT_NOEND;
 		bool		listened;
 		ListCell   *lc;
-		int			rc;
 
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
@@ -273,9 +265,8 @@ mq_worker_main(Datum arg)
 
 		pg_atomic_write_u64(&d->next_wake, (uint64) next);
 		pg_memory_barrier();
-		rc = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					   mq_ms_until(next, mq_now(), LOOK_AROUND_MS), PG_WAIT_EXTENSION);
-		(void) rc;
 	}
 }
 
