@@ -395,8 +395,6 @@ claim(Claimer *c)
 	bool		retired = false;
 	bool		helped = false;
 
-	if (known_empty(c->def))
-		return;
 	taken = palloc(sizeof(Taken) * Min(c->d->max, BATCH));
 	mq_reader_init(&c->reader, c->def, c->rel);
 	c->blocks = blocks_touched();

@@ -173,6 +173,7 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	TimestampTz from;
 	TimestampTz next;
 	int64		n;
+	int			partition = mq_partition_of(MyDatabaseId, def->relid);
 
 	q = mq_queue_try_attach(def, rel);
 	if (q == NULL)
@@ -198,12 +199,11 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	}
 	PG_CATCH();
 	{
-		q = mq_queue_try_attach(def, rel);
+		mq_lock(partition);
+		q = mq_queue_find(MyDatabaseId, def->relid, NULL);
 		if (q)
-		{
 			q->n.counting = q->n.exact = false;
-			mq_unlock(q->partition);
-		}
+		mq_unlock(partition);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();

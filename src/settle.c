@@ -82,14 +82,7 @@ mark(MqDef *def, MqTouch *t, const MqSettleArgs *a, Marked *marked)
 				continue;
 			l = current_lease(q, a->ids[i], receipt);
 			if (l == NULL)
-			{
-				/* named twice: settled once, and not a failure */
-				for (int k = 0; a->settled && k < n; k++)
-					if (marked[k].id == a->ids[i] &&
-						a->receipts[a->one_receipt ? 0 : marked[k].arg] == receipt)
-						a->settled[i] = true;
 				continue;
-			}
 			m = &marked[n++];
 			m->arg = i;
 			m->record = t->settles.n;
@@ -116,6 +109,38 @@ mark(MqDef *def, MqTouch *t, const MqSettleArgs *a, Marked *marked)
 	}
 	mq_unlock(partition);
 	return n;
+}
+
+static int
+compare_marked(const void *a, const void *b)
+{
+	int64		ia = ((const Marked *) a)->id;
+	int64		ib = ((const Marked *) b)->id;
+
+	return ia < ib ? -1 : ia > ib;
+}
+
+/*
+ * Raises 55000 unless all were settled; one named twice was, if it was the
+ * first time.  Sorts marked.
+ */
+static void
+require_settled(MqDef *def, const MqSettleArgs *a, Marked *marked, int n)
+{
+	qsort(marked, n, sizeof(Marked), compare_marked);
+	for (int i = 0; i < a->n; i++)
+	{
+		Marked		key = {.id = a->ids[i]};
+		Marked	   *m;
+
+		if (a->settled[i])
+			continue;
+		m = a->id_nulls && a->id_nulls[i] ? NULL :
+			bsearch(&key, marked, n, sizeof(Marked), compare_marked);
+		if (m == NULL || !a->settled[m->arg] ||
+			a->receipts[a->one_receipt ? 0 : i] != a->receipts[a->one_receipt ? 0 : m->arg])
+			mq_not_current(def, a->ids[i]);
+	}
 }
 
 /* The shared mark has to agree with the record, should we be prepared. */
@@ -212,11 +237,9 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 	}
 	mq_reader_done(&r);
 	MemoryContextDelete(row_context);
-	pfree(marked);
 	if (a->strict && done < a->n)
-		for (int i = 0; i < a->n; i++)
-			if (!a->settled[i])
-				mq_not_current(def, a->ids[i]);
+		require_settled(def, a, marked, n);
+	pfree(marked);
 	return done;
 }
 
