@@ -293,7 +293,7 @@ mq_sql_in_flight(PG_FUNCTION_ARGS)
 		v[4] = Int32GetDatum(l->pid);
 		v[5] = Int32GetDatum(l->attempts + 1);
 		v[6] = TimestampTzGetDatum(l->leased_at);
-		v[7] = TimestampTzGetDatum(l->until);
+		v[7] = TimestampTzGetDatum(mq_wall_of(l->until));
 		null[7] = open || l->session || l->until == DT_NOEND;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, null);
 	}
@@ -331,7 +331,7 @@ mq_sql_stats(PG_FUNCTION_ARGS)
 		q = mq_queue_try_attach(def, rel);
 		if (q)
 		{
-			int			expired = mq_lease_expire(q, mq_now());
+			int			expired = mq_lease_expire(q, mq_steady());
 			MqCounters	n = q->n;
 			int64		ready = mq_count_ready(q);
 			int64		delayed = mq_count_delayed(q);
@@ -340,7 +340,7 @@ mq_sql_stats(PG_FUNCTION_ARGS)
 
 			mq_unlock(q->partition);
 			if (expired > 0 || !n.exact)
-				mq_worker_poke(mq_now());	/* to write them, to count */
+				mq_worker_poke(DT_NOBEGIN); /* to write them, to count */
 			memset(null, false, sizeof(null));
 			v[0] = Int64GetDatum(ready);
 			v[1] = Int64GetDatum(delayed);

@@ -2,19 +2,78 @@
  * clock.c
  *		Now and deadlines: every time mq compares or stores comes from here.
  *
+ * There are two.  The wall clock is what rows hold and users read: ready_at,
+ * enqueued_at, receipts.  It jumps when somebody sets it.  The steady clock
+ * counts from when the machine was started and never jumps: how long a lease
+ * or a wait lasts is measured by it, so that no jump ends a lease early or
+ * keeps one for an hour.  A time of one means nothing to the other; those kept
+ * in shared memory say which they are of.
+ *
  * All times are TimestampTz (microseconds), all durations int64
  * microseconds.  Additions saturate: no deadline overflows into the past.
  *-------------------------------------------------------------------------
  */
 #include "clock.h"
 
+#include <time.h>
+
 #include "common/int.h"
+#include "guc.h"
+
+#define MAX_SKEW	(10 * INT64CONST(1000))
 
 /* The wall clock now.  May go backwards, as wall clocks do. */
 TimestampTz
 mq_now(void)
 {
-	return GetCurrentTimestamp();
+	return GetCurrentTimestamp() + mq_test_clock_offset * INT64CONST(1000);
+}
+
+/* The steady clock now: microseconds since the machine was started. */
+TimestampTz
+mq_steady(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (TimestampTz) t.tv_sec * USECS_PER_SEC + t.tv_nsec / 1000;
+}
+
+/*
+ * How far the wall clock is ahead of the steady one.  Remembered, and from the
+ * postmaster inherited, until it is wrong by more than MAX_SKEW: a deadline
+ * shall not look a microsecond different each time.
+ */
+static int64
+wall_ahead(void)
+{
+	static int64 remembered = 0;
+	int64		ahead = mq_now() - mq_steady();
+
+	if (ahead > remembered + MAX_SKEW || ahead < remembered - MAX_SKEW)
+		remembered = ahead;
+	return remembered;
+}
+
+/* Makes the processes to come agree on that; called in the postmaster. */
+void
+mq_clock_init(void)
+{
+	(void) wall_ahead();
+}
+
+/* When the steady clock will show what the wall clock shows at this time. */
+TimestampTz
+mq_steady_of(TimestampTz wall)
+{
+	return TIMESTAMP_NOT_FINITE(wall) ? wall : mq_time_add(wall, -wall_ahead());
+}
+
+/* The other way round. */
+TimestampTz
+mq_wall_of(TimestampTz steady)
+{
+	return TIMESTAMP_NOT_FINITE(steady) ? steady : mq_time_add(steady, wall_ahead());
 }
 
 /* Microseconds since 1970: the base of receipts. */

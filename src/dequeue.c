@@ -304,6 +304,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			l->attempts = t->attempts;
 			if (!c->peek)
 			{
+				mq_lease_mirror(l);
 				q->n.delivered++;
 				if (t->attempts > 0)
 					q->n.redelivered++;
@@ -369,6 +370,7 @@ known_empty(MqDef *def)
 {
 	LWLock	   *lock = mq_partition_lock(mq_partition_of(MyDatabaseId, def->relid));
 	TimestampTz now = mq_now();
+	TimestampTz steady = mq_steady();
 	MqQueue    *q;
 	bool		empty;
 
@@ -377,9 +379,9 @@ known_empty(MqDef *def)
 	empty = q && q->attached && q->signature == def->signature &&
 		(q->paused ||
 		 (q->nblocked == 0 && q->nprepared == 0 && q->nfailed == 0 &&
-		  mq_lease_next_deadline(q) > now && !mq_lane_has_work(q, now)));
+		  mq_lease_next_deadline(q) > steady && !mq_lane_has_work(q, now)));
 	if (empty)
-		q->dequeued = now;		/* whoever writes it last is right */
+		q->dequeued = steady;	/* whoever writes it last is right */
 	LWLockRelease(lock);
 	return empty;
 }
@@ -403,6 +405,7 @@ claim(Claimer *c)
 	{
 		int			want = Min(c->d->max - c->got, BATCH);
 		TimestampTz now = mq_now();
+		TimestampTz steady = mq_steady();
 		MqNext		next;
 		MqQueue    *q;
 		int			n;
@@ -411,7 +414,7 @@ claim(Claimer *c)
 		mq_array_reserve(c->touch->claims, want);
 		q = mq_queue_attach(c->def, c->rel);
 		c->touch->hint = q;
-		q->dequeued = now;
+		q->dequeued = steady;
 		if (q->paused)
 		{
 			mq_unlock(q->partition);
@@ -424,7 +427,7 @@ claim(Claimer *c)
 			retired = true;
 			continue;
 		}
-		mq_lease_expire(q, now);
+		mq_lease_expire(q, steady);
 		if (!c->peek && !helped && q->nfailed > 0 && !mq_worker_alive_hint())
 		{
 			/* nobody else would take the spent ones to the dead letters */
@@ -468,12 +471,12 @@ claim(Claimer *c)
 
 /*
  * Joins the waiters unless there is something to do at once.  Returns how long
- * to sleep in milliseconds, or -1.
+ * to sleep in milliseconds, or -1.  The deadline is by the steady clock.
  */
 static long
 prepare_to_wait(MqDef *def, Relation rel, TimestampTz deadline)
 {
-	TimestampTz now = mq_now();
+	TimestampTz steady = mq_steady();
 	TimestampTz until;
 	MqQueue    *q;
 	long		ms = -1;
@@ -482,14 +485,14 @@ prepare_to_wait(MqDef *def, Relation rel, TimestampTz deadline)
 	q = mq_queue_attach(def, rel);
 
 	if (q->paused ||
-		(!mq_lane_has_work(q, now) && mq_lease_next_event(q) > now))
+		(!mq_lane_has_work(q, mq_now()) && mq_lease_next_event(q) > steady))
 	{
 		mq_wait_enter(q);
-		until = Min(deadline, Min(mq_lane_next_due(q), mq_lease_next_event(q)));
+		until = Min(deadline, Min(mq_steady_of(mq_lane_next_due(q)), mq_lease_next_event(q)));
 		if (q->paused)
 			until = deadline;
 		/* without a deadline of its own a sleep is cut to look around */
-		ms = mq_ms_until(until, now, 1000);
+		ms = mq_ms_until(until, steady, 1000);
 	}
 	mq_unlock(q->partition);
 	return ms;
@@ -525,7 +528,7 @@ int
 mq_dequeue(const MqDequeue *d, MqDelivery **deliveries, MqDef **def)
 {
 	Claimer		c = {0};
-	TimestampTz deadline = d->wait > 0 ? mq_time_add(mq_now(), d->wait) : DT_NOBEGIN;
+	TimestampTz deadline = d->wait > 0 ? mq_time_add(mq_steady(), d->wait) : DT_NOBEGIN;
 
 	mq_check_writable("mq.dequeue()");
 	if (d->wait == 0)
@@ -545,7 +548,7 @@ mq_dequeue(const MqDequeue *d, MqDelivery **deliveries, MqDef **def)
 	open_queue(&c);
 	mq_worker_ensure();
 	claim(&c);
-	while (c.got == 0 && d->wait > 0 && mq_now() < deadline)
+	while (c.got == 0 && d->wait > 0 && mq_steady() < deadline)
 	{
 		long		ms = prepare_to_wait(c.def, c.rel, deadline);
 
@@ -557,7 +560,7 @@ mq_dequeue(const MqDequeue *d, MqDelivery **deliveries, MqDef **def)
 			check_client();
 			AcceptInvalidationMessages();
 			open_queue(&c);
-			if (mq_now() >= deadline)
+			if (mq_steady() >= deadline)
 				break;
 		}
 		else
@@ -650,7 +653,7 @@ mq_wait(const char *queue, int64 timeout)
 {
 	MqDequeue	d = {0};
 	Claimer		c = {0};
-	TimestampTz deadline = mq_time_add(mq_now(), timeout);
+	TimestampTz deadline = mq_time_add(mq_steady(), timeout);
 
 	mq_check_writable("mq.wait()");
 	d.queue = queue;
@@ -670,12 +673,12 @@ mq_wait(const char *queue, int64 timeout)
 		claim(&c);
 		if (c.got > 0)
 			give_back(&c);
-		else if (mq_now() < deadline)
+		else if (mq_steady() < deadline)
 			ms = prepare_to_wait(c.def, c.rel, deadline);
 		relation_close(c.rel, AccessShareLock);
 		PopActiveSnapshot();
 		InvalidateCatalogSnapshot();
-		if (c.got > 0 || mq_now() >= deadline)
+		if (c.got > 0 || mq_steady() >= deadline)
 			break;
 		if (ms >= 0)
 			mq_wait_sleep(ms);

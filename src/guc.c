@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  * guc.c
- *		Settings.  Both size shared memory, so both need a restart.
+ *		Settings.  Those for users size shared memory, so they need a restart.
  *-------------------------------------------------------------------------
  */
 #include "guc.h"
@@ -9,6 +9,7 @@
 
 int			mq_max_queues = 1024;
 int			mq_max_in_flight = 131072;
+int			mq_test_clock_offset = 0;
 
 /* Defines the settings; called once, while the library is preloaded. */
 void
@@ -24,5 +25,12 @@ mq_guc_init(void)
 							"Idle queues make room for others.",
 							&mq_max_queues, 1024, 8, 65536,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("mq.test_clock_offset",
+							"Makes mq's wall clock differ from the machine's.",
+							"For tests of what happens when somebody sets the clock.",
+							&mq_test_clock_offset, 0, -INT_MAX, INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_MS | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
+							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("mq");
 }

@@ -10,6 +10,7 @@
 
 extern int	mq_max_queues;
 extern int	mq_max_in_flight;
+extern int	mq_test_clock_offset;
 
 extern void mq_guc_init(void);
 

@@ -3,6 +3,7 @@
  *		The library's start.
  *-------------------------------------------------------------------------
  */
+#include "clock.h"
 #include "guc.h"
 #include "persist.h"
 #include "worker.h"
@@ -24,6 +25,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	mq_guc_init();
+	mq_clock_init();
 	mq_shmem_init();
 	mq_persist_init();
 	mq_xact_init(&mq_outcome_ops);

@@ -37,6 +37,7 @@
 #include "common/int.h"
 #include "common/pg_prng.h"
 #include "guc.h"
+#include "mirror.h"
 
 #define WRITE_PAUSE	(250 * INT64CONST(1000))
 
@@ -163,6 +164,34 @@ counts_as_failed(MqLease *l)
 		(l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_FAILED);
 }
 
+/*
+ * What a crash of the server from now on makes of this message: called when it
+ * is about to be handed out, and when its failure is known here only.
+ */
+void
+mq_lease_mirror(MqLease *l)
+{
+	MqMirrored	m;
+
+	m.id = l->id;
+	m.dboid = l->queue->dboid;
+	m.relid = l->queue->relid;
+	m.priority = l->priority;
+	if (counts_as_failed(l))
+	{
+		m.attempts = l->attempts;
+		m.reason = l->reason;
+		m.due = l->until;
+	}
+	else
+	{
+		m.attempts = l->attempts < PG_INT32_MAX ? l->attempts + 1 : l->attempts;
+		m.reason = MQ_REASON_CRASH;
+		m.due = DT_NOBEGIN;
+	}
+	mq_mirror_set(l - mq_leases, &m);
+}
+
 /* The message is nobody's any more (gone, or back in its lane). */
 void
 mq_lease_free(MqLease *l)
@@ -178,6 +207,7 @@ mq_lease_free(MqLease *l)
 	q->nleases--;
 	if (counts_as_failed(l))
 		q->nfailed--;
+	mq_mirror_clear(l - mq_leases);
 	l->state = MQ_LEASE_FREE;
 	l->queue = NULL;
 	l->receipt = 0;
@@ -200,10 +230,10 @@ mq_lease_free_all(MqQueue *q)
 
 /* The transaction that took it has committed: from now on the clock runs. */
 void
-mq_lease_hold(MqLease *l, TimestampTz now)
+mq_lease_hold(MqLease *l, TimestampTz steady)
 {
 	l->state = MQ_LEASE_HELD;
-	l->until = l->session ? DT_NOEND : mq_time_add(now, l->duration);
+	l->until = l->session ? DT_NOEND : mq_time_add(steady, l->duration);
 	mq_lease_set_timer(l);
 }
 
@@ -238,9 +268,10 @@ mq_backoff(const MqPolicy *policy, int attempts)
  * its retry.  A session's end is nobody's slowness: no backoff.
  */
 void
-mq_lease_fail(MqLease *l, TimestampTz now, MqReason reason)
+mq_lease_fail(MqLease *l, MqReason reason)
 {
 	MqQueue    *q = l->queue;
+	TimestampTz now = mq_now();
 
 	mq_lease_clear_timer(l);
 	if (!counts_as_failed(l))
@@ -256,13 +287,17 @@ mq_lease_fail(MqLease *l, TimestampTz now, MqReason reason)
 
 	/* due at once: let a claimer take it rather than meet the worker's write */
 	l->write_after = l->until <= now + WRITE_PAUSE && !mq_lease_is_spent(l) ?
-		mq_time_add(now, 2 * WRITE_PAUSE) : DT_NOBEGIN;
+		mq_time_add(mq_steady(), 2 * WRITE_PAUSE) : DT_NOBEGIN;
 	dlist_delete(&l->node);
 	dlist_push_tail(&q->failed, &l->node);
 	mq_lease_set_timer(l);
+	mq_lease_mirror(l);
 }
 
-/* An entry that had been FAILED is so again, nothing counted, due at until. */
+/*
+ * An entry that had been FAILED is so again, nothing counted, due at until (by
+ * the wall clock).
+ */
 void
 mq_lease_put_back(MqLease *l, TimestampTz until)
 {
@@ -277,6 +312,7 @@ mq_lease_put_back(MqLease *l, TimestampTz until)
 	dlist_delete(&l->node);
 	dlist_push_tail(&q->failed, &l->node);
 	mq_lease_set_timer(l);
+	mq_lease_mirror(l);
 }
 
 /* A FAILED entry is delivered again. */
@@ -311,21 +347,24 @@ mq_lease_restore(MqLease *l)
 	mq_lease_set_timer(l);
 }
 
-/* A message whose retry is due, or NULL. */
+/* A message whose retry is due by the wall clock, or NULL. */
 MqLease *
 mq_lease_retry(MqQueue *q, TimestampTz now)
 {
-	MqLease    *l;
+	while (q->retries)
+	{
+		MqLease    *l = pairingheap_container(MqLease, timer, q->retries);
 
-	if (q->retries == NULL)
-		return NULL;
-	l = pairingheap_container(MqLease, timer, q->retries);
-	return l->until <= now ? l : NULL;
+		if (!mq_lease_is_spent(l))
+			return l->until <= now ? l : NULL;
+		mq_lease_clear_timer(l);	/* max_attempts is less than it was */
+	}
+	return NULL;
 }
 
-/* Fails the leases whose time is over; returns how many. */
+/* Fails the leases whose time is over by the steady clock; returns how many. */
 int
-mq_lease_expire(MqQueue *q, TimestampTz now)
+mq_lease_expire(MqQueue *q, TimestampTz steady)
 {
 	int			n = 0;
 
@@ -333,16 +372,16 @@ mq_lease_expire(MqQueue *q, TimestampTz now)
 	{
 		MqLease    *l = pairingheap_container(MqLease, timer, q->deadlines);
 
-		if (l->until > now)
+		if (l->until > steady)
 			break;
-		mq_lease_fail(l, now, MQ_REASON_LEASE);
+		mq_lease_fail(l, MQ_REASON_LEASE);
 		q->n.expired++;
 		n++;
 	}
 	return n;
 }
 
-/* When a lease ends next; DT_NOEND: never. */
+/* When a lease ends next, by the steady clock; DT_NOEND: never. */
 TimestampTz
 mq_lease_next_deadline(MqQueue *q)
 {
@@ -350,14 +389,17 @@ mq_lease_next_deadline(MqQueue *q)
 		pairingheap_container(MqLease, timer, q->deadlines)->until : DT_NOEND;
 }
 
-/* When a lease ends or a retry comes due next; DT_NOEND: never. */
+/*
+ * When a lease ends or a retry comes due next, by the steady clock; DT_NOEND:
+ * never.
+ */
 TimestampTz
 mq_lease_next_event(MqQueue *q)
 {
 	TimestampTz t = mq_lease_next_deadline(q);
 
 	if (q->retries)
-		t = Min(t, pairingheap_container(MqLease, timer, q->retries)->until);
+		t = Min(t, mq_steady_of(pairingheap_container(MqLease, timer, q->retries)->until));
 	return t;
 }
 
@@ -391,6 +433,8 @@ mq_reason_text(MqReason reason)
 			return "the lease ended without an ack";
 		case MQ_REASON_SESSION:
 			return "the consumer's session ended";
+		case MQ_REASON_CRASH:
+			return "the server crashed during the delivery";
 	}
 	return NULL;
 }

@@ -34,13 +34,13 @@
  * partition is locked.
  */
 static void
-audit(MqQueue *q, TimestampTz now)
+audit(MqQueue *q, TimestampTz now, TimestampTz steady)
 {
 	int64		sum = q->n.enqueued + q->n.delivered;
 
-	if (now - q->audited < AUDIT_PAUSE)
+	if (steady - q->audited < AUDIT_PAUSE)
 		return;
-	q->audited = now;
+	q->audited = steady;
 	if (!q->n.exact || mq_count_ready(q) == 0 || mq_lane_has_work(q, now) ||
 		q->nblocked > 0 || q->nprepared > 0 || mq_lane_scanning(q))
 	{
@@ -73,7 +73,7 @@ typedef struct Todo
 	bool		recount;
 	bool		count_due;
 	bool		notify;
-	TimestampTz next;
+	TimestampTz next;			/* steady */
 } Todo;
 
 /* By the counters if they can be trusted, else by the lanes. */
@@ -88,6 +88,7 @@ look(Oid relid, bool listened)
 {
 	int			partition = mq_partition_of(MyDatabaseId, relid);
 	TimestampTz now = mq_now();
+	TimestampTz steady = mq_steady();
 	MqWakeList	wake = {0};
 	Todo		todo = {0};
 	MqQueue    *q;
@@ -101,19 +102,19 @@ look(Oid relid, bool listened)
 	{
 		dlist_iter	iter;
 
-		audit(q, now);
-		if (mq_lease_expire(q, now) > 0 && !q->paused)
+		audit(q, now, steady);
+		if (mq_lease_expire(q, steady) > 0 && !q->paused)
 			mq_wake_pick(q, 1, &wake);
 		todo.retire = q->nblocked > 0 || q->nprepared > 0;
 		if (todo.retire)
-			todo.next = mq_time_add(now, USECS_PER_SEC);
+			todo.next = mq_time_add(steady, USECS_PER_SEC);
 		dlist_foreach(iter, &q->failed)
 		{
 			MqLease    *l = dlist_container(MqLease, node, iter.cur);
 
 			if (l->state != MQ_LEASE_FAILED)
 				continue;
-			if (l->write_after <= now)
+			if (l->write_after <= steady)
 			{
 				todo.write = true;
 				break;
@@ -125,7 +126,7 @@ look(Oid relid, bool listened)
 		{
 			TimestampTz again = mq_time_add(q->n.recounted, RECOUNT_PAUSE);
 
-			todo.recount = again <= now;
+			todo.recount = again <= steady;
 			if (!todo.recount)
 				todo.next = Min(todo.next, again);
 		}
@@ -136,16 +137,16 @@ look(Oid relid, bool listened)
 			if (q->n.count_next <= now)
 				todo.count_due = true;
 			else
-				todo.next = Min(todo.next, q->n.count_next);
+				todo.next = Min(todo.next, mq_steady_of(q->n.count_next));
 			if (something_ready(q, now) || todo.count_due)
 			{
 				TimestampTz again = mq_time_add(Max(q->notified, q->dequeued), NOTIFY_REPEAT);
 
-				if (q->notify && after <= now)
+				if (q->notify && after <= steady)
 					todo.notify = true;
 				else if (q->notify)
 					todo.next = Min(todo.next, after);
-				else if (again <= now)
+				else if (again <= steady)
 					todo.notify = true;
 				else
 					todo.next = Min(todo.next, again);
@@ -260,7 +261,7 @@ recount(MqDef *def, Relation rel)
 	mq_shared->recount_overflow = false;
 	q->n.recounting = true;
 	q->n.counting = false;		/* one under way has counted for nothing */
-	q->n.recounted = now;
+	q->n.recounted = mq_steady();
 	q->n.counted_until = now;
 	mq_unlock(partition);
 	LWLockRelease(mq_shared->registry);
@@ -308,8 +309,8 @@ recount(MqDef *def, Relation rel)
 }
 
 /*
- * One pass.  Returns when there will be something to do again as far as is
- * known now.  Runs its own transaction if it needs one.
+ * One pass.  Returns when (by the steady clock) there will be something to do
+ * again as far as is known now.  Runs its own transaction if it needs one.
  */
 TimestampTz
 mq_maint_queue(Oid relid, bool listened)
@@ -334,7 +335,7 @@ mq_maint_queue(Oid relid, bool listened)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
-		todo.next = Min(todo.next, mq_time_add(mq_now(), USECS_PER_SEC));
+		todo.next = Min(todo.next, mq_time_add(mq_steady(), USECS_PER_SEC));
 	else if (get_rel_namespace(relid) == InvalidOid)
 		mq_forget_queue(MyDatabaseId, relid);
 	else if ((def = mq_def_by_relid(relid)) != NULL && def->refused == NULL &&
@@ -360,7 +361,7 @@ mq_maint_queue(Oid relid, bool listened)
 				send = something_ready(q, mq_now());
 				q->notify = false;
 				if (send)
-					q->notified = mq_now();
+					q->notified = mq_steady();
 				mq_unlock(q->partition);
 			}
 			if (send)
@@ -368,7 +369,7 @@ mq_maint_queue(Oid relid, bool listened)
 				char	   *channel = psprintf(MQ_CHANNEL_PREFIX "%s", def->name);
 
 				Async_Notify(channel, NULL);
-				todo.next = Min(todo.next, mq_time_add(mq_now(), NOTIFY_REPEAT));
+				todo.next = Min(todo.next, mq_time_add(mq_steady(), NOTIFY_REPEAT));
 			}
 		}
 		relation_close(rel, NoLock);

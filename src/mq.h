@@ -91,7 +91,8 @@ typedef enum MqReason
 	MQ_REASON_NONE,
 	MQ_REASON_ABORT,			/* its transaction rolled back */
 	MQ_REASON_LEASE,			/* its lease ended */
-	MQ_REASON_SESSION			/* its session ended */
+	MQ_REASON_SESSION,			/* its session ended */
+	MQ_REASON_CRASH				/* the server died */
 } MqReason;
 
 /* How a delivery is settled. */

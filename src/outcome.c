@@ -137,12 +137,12 @@ move_commit(MqQueue *q, const MqMove *m, TimestampTz now)
 
 /* A notification is due if the queue had nothing ready and now has. */
 static void
-want_notify(MqQueue *q, int64 ready_before, TimestampTz now)
+want_notify(MqQueue *q, int64 ready_before)
 {
 	if (q->notify || ready_before > 0 || mq_count_ready(q) <= 0)
 		return;
 	q->notify = true;
-	mq_worker_poke(Max(now, q->notified + 50 * 1000));
+	mq_worker_poke(q->notified + 50 * 1000);
 }
 
 /* The lowest of the new rows that are delivered by id. */
@@ -173,6 +173,7 @@ commit(MqTouch *t, TransactionId xid)
 	MqQueue    *q;
 	MqWakeList	wake = {0};
 	TimestampTz now = 0;
+	TimestampTz steady = 0;
 	int64		nready = 0;
 	int64		rows;
 	int64		delayed;
@@ -195,8 +196,10 @@ commit(MqTouch *t, TransactionId xid)
 	rows = q->n.rows;
 	delayed = q->n.delayed;
 	ready = mq_count_ready(q);
-	if (t->claims.n + t->moves.n > 0 || ready == 0 || !dlist_is_empty(&q->waiters))
+	if (t->moves.n > 0)
 		now = mq_now();
+	if (t->claims.n > 0 || !dlist_is_empty(&q->waiters))
+		steady = mq_steady();
 
 	if (t->truncated != InvalidSubTransactionId || dropped)
 	{
@@ -218,7 +221,7 @@ commit(MqTouch *t, TransactionId xid)
 
 		if (!c->settled && mq_claim_is_mine(q, c) && c->lease->state == MQ_LEASE_OPEN)
 		{
-			mq_lease_hold(c->lease, now);
+			mq_lease_hold(c->lease, steady);
 			first_event = Min(first_event, c->lease->until);
 		}
 	}
@@ -230,7 +233,7 @@ commit(MqTouch *t, TransactionId xid)
 
 		nready += n;
 		if (n == 0 && t->moves.a[i].place.timed)
-			first_event = Min(first_event, t->moves.a[i].place.ready_at);
+			first_event = Min(first_event, mq_steady_of(t->moves.a[i].place.ready_at));
 	}
 	for (int i = 0; i < t->fresh.n; i++)
 	{
@@ -256,12 +259,12 @@ commit(MqTouch *t, TransactionId xid)
 	if (!dlist_is_empty(&q->waiters))
 	{
 		/* one more to watch a time before that at which it looks around anyway */
-		if (first_event < now + USECS_PER_SEC || q->nblocked > 0)
+		if (first_event < steady + USECS_PER_SEC || q->nblocked > 0)
 			nready = Max(nready, 1);
 		mq_wake_pick(q, nready, &wake);
 	}
 	if (nready > wake.n && !q->paused)
-		want_notify(q, ready, now);
+		want_notify(q, ready);
 	mq_unlock(partition);
 
 	mq_wake_send(&wake);
@@ -283,7 +286,6 @@ undo(MqTouch *t, SubTransactionId sub)
 	int			partition;
 	MqQueue    *q;
 	MqWakeList	wake = {0};
-	TimestampTz now;
 	TimestampTz first_event = DT_NOEND;
 	int64		nready = 0;
 	bool		all = sub == InvalidSubTransactionId;
@@ -293,7 +295,6 @@ undo(MqTouch *t, SubTransactionId sub)
 		!UNDONE(t->gone, t->gone.n - 1) && !UNDONE(t->moves, t->moves.n - 1))
 		return;
 
-	now = mq_now();
 	partition = mq_partition_of(t->dboid, t->relid);
 	mq_lock(partition);
 	q = mq_queue_find(t->dboid, t->relid, t->hint);
@@ -319,8 +320,8 @@ undo(MqTouch *t, SubTransactionId sub)
 			continue;
 		if (c->handed_out)
 		{
-			mq_lease_fail(c->lease, now, MQ_REASON_ABORT);
-			first_event = now;
+			mq_lease_fail(c->lease, MQ_REASON_ABORT);
+			first_event = DT_NOBEGIN;
 			nready++;
 		}
 		else
@@ -471,12 +472,12 @@ prepare(MqTouch *t, TransactionId xid)
 	/* from here on its end is awaited */
 	p->xid = xid;
 	mq_unlock(partition);
-	mq_worker_poke(mq_time_add(mq_now(), USECS_PER_SEC));
+	mq_worker_poke(mq_time_add(mq_steady(), USECS_PER_SEC));
 }
 
 /* A prepared transaction has ended. */
 static int64
-apply_prepared(MqQueue *q, MqPrepared *p, bool committed, TimestampTz now)
+apply_prepared(MqQueue *q, MqPrepared *p, bool committed)
 {
 	dlist_mutable_iter iter;
 	int64		nready = 0;
@@ -517,9 +518,9 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, TimestampTz now)
 					l->duration = q->policy.lease;
 				}
 				if (committed)
-					mq_lease_hold(l, now);
+					mq_lease_hold(l, mq_steady());
 				else
-					mq_lease_fail(l, now, MQ_REASON_ABORT);
+					mq_lease_fail(l, MQ_REASON_ABORT);
 				nready++;
 			}
 		}
@@ -631,7 +632,6 @@ mq_outcome_retire(Oid relid)
 		else if (q)
 		{
 			dlist_mutable_iter iter;
-			TimestampTz now = mq_now();
 
 			dlist_foreach_modify(iter, &q->prepared)
 			{
@@ -639,8 +639,8 @@ mq_outcome_retire(Oid relid)
 
 				if (p->xid != look[i].xid)
 					continue;
-				mq_wake_pick(q, apply_prepared(q, p, committed, now), &wake);
-				want_notify(q, 0, now);
+				mq_wake_pick(q, apply_prepared(q, p, committed), &wake);
+				want_notify(q, 0);
 				dlist_delete(&p->node);
 				q->nprepared--;
 				mq_prepared_free(p);
@@ -691,7 +691,6 @@ mq_release_session(MqReason reason)
 	for (int partition = 0; partition < MQ_PARTITIONS; partition++)
 	{
 		MqWakeList	wake = {0};
-		TimestampTz now = mq_now();
 		dlist_iter	qi;
 		bool		any = false;
 
@@ -712,7 +711,7 @@ mq_release_session(MqReason reason)
 					continue;
 				if (l->state == MQ_LEASE_HELD)
 				{
-					mq_lease_fail(l, now, reason);
+					mq_lease_fail(l, reason);
 					n++;
 				}
 				else if (l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_HELD)
@@ -722,7 +721,7 @@ mq_release_session(MqReason reason)
 					 * it.  If that fails, it ends like any lease.
 					 */
 					l->session = false;
-					l->until = now;
+					l->until = mq_steady();
 				}
 			}
 			if (n > 0)
@@ -732,7 +731,7 @@ mq_release_session(MqReason reason)
 		mq_unlock(partition);
 		mq_wake_send(&wake);
 		if (any)
-			mq_worker_poke(now);
+			mq_worker_poke(DT_NOBEGIN);
 	}
 }
 

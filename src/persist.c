@@ -2,6 +2,8 @@
  * persist.c
  *		Leases, receipts and counters over a clean restart.
  *
+ * (After a crash there is less to know: see mirror.c.)
+ *
  * The postmaster writes the file when it exits after a shutdown checkpoint,
  * and reads and removes it when it starts.  The file names the system and the
  * checkpoint it belongs to: whatever else is started in the same folder (a
@@ -9,7 +11,8 @@
  * between) has another checkpoint and ignores it.  Cursors are not saved: the
  * first touch of a queue scans.
  *
- * Nothing runs beside the postmaster at either time, so no lock is taken.
+ * Nothing runs beside the postmaster at either time, so nobody contends for the
+ * locks.
  */
 #include "persist.h"
 
@@ -20,13 +23,14 @@
 #include "clock.h"
 #include "common/controldata_utils.h"
 #include "guc.h"
+#include "mirror.h"
 #include "pgstat.h"
 #include "port/pg_crc32c.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 
 #define FILE_NAME	"pg_stat/mq.state"
-#define FILE_MAGIC	0x6d710901
+#define FILE_MAGIC	0x6d710902
 
 typedef struct FileHeader
 {
@@ -90,6 +94,14 @@ put_queue(FILE *f, pg_crc32c *crc, MqQueue *q)
 	return put(f, crc, &fq, sizeof(fq));
 }
 
+/* Whether until is by the steady clock, which a restart may set back. */
+static bool
+is_deadline(const MqLease *l)
+{
+	return l->state == MQ_LEASE_HELD ||
+		(l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_HELD);
+}
+
 static bool
 put_leases(FILE *f, pg_crc32c *crc, MqQueue *q, dlist_head *list)
 {
@@ -104,6 +116,8 @@ put_leases(FILE *f, pg_crc32c *crc, MqQueue *q, dlist_head *list)
 		fl.dboid = q->dboid;
 		fl.relid = q->relid;
 		fl.lease = *l;
+		if (is_deadline(l))
+			fl.lease.until = mq_wall_of(l->until);
 		if (!put(f, crc, &fl, sizeof(fl)))
 			return false;
 	}
@@ -167,24 +181,17 @@ save(int code, Datum arg)
 		unlink(FILE_NAME ".tmp");
 		return;
 	}
-	(void) durable_rename(FILE_NAME ".tmp", FILE_NAME, LOG);
+	if (durable_rename(FILE_NAME ".tmp", FILE_NAME, LOG) == 0)
+		mq_mirror_close();
 }
 
 /* Takes one saved lease over. */
 static void
 restore_lease(const FileLease *fl)
 {
-	MqQueue    *q = NULL;
+	MqQueue    *q = mq_queue_find(fl->dboid, fl->relid, NULL);
 	MqLease    *l;
-	dlist_iter	iter;
 
-	dlist_foreach(iter, &mq_shared->partition[mq_partition_of(fl->dboid, fl->relid)])
-	{
-		MqQueue    *candidate = dlist_container(MqQueue, node, iter.cur);
-
-		if (candidate->dboid == fl->dboid && candidate->relid == fl->relid)
-			q = candidate;
-	}
 	if (q == NULL || mq_lease_find(q, fl->lease.id) != NULL)
 		return;
 	l = mq_lease_new(q, fl->lease.id);
@@ -193,7 +200,7 @@ restore_lease(const FileLease *fl)
 	l->receipt = fl->lease.receipt;
 	l->leased_at = fl->lease.leased_at;
 	l->write_after = DT_NOBEGIN;
-	l->until = fl->lease.until;
+	l->until = is_deadline(&fl->lease) ? mq_steady_of(fl->lease.until) : fl->lease.until;
 	l->duration = fl->lease.duration;
 	l->ready_at = fl->lease.ready_at;
 	l->tid = fl->lease.tid;
@@ -221,10 +228,48 @@ restore_lease(const FileLease *fl)
 		q->nfailed++;
 	}
 	mq_lease_set_timer(l);
+	mq_lease_mirror(l);
 }
 
-/* Reads the state the last shutdown left behind, if it is this server's. */
+/* What was in flight when the server died is a failed delivery. */
 static void
+restore_crashed(const MqMirrored *m)
+{
+	bool		created;
+	MqQueue    *q = mq_queue_create(m->dboid, m->relid, &created);
+	MqLease    *l;
+
+	if (q == NULL)
+		return;
+	l = mq_lease_find(q, m->id) ? NULL : mq_lease_new(q, m->id);
+	if (l == NULL)
+	{
+		mq_unlock(q->partition);
+		return;
+	}
+	l->receipt = 0;				/* nobody has one for it */
+	l->attempts = m->attempts;
+	l->reason = m->reason;
+	l->unwritten = true;
+	l->priority = m->priority;
+	l->ready_at = DT_NOBEGIN;
+	l->relnode = InvalidRelFileNumber;
+	ItemPointerSetInvalid(&l->tid);
+	l->leased_at = mq_now();
+	l->duration = 0;
+	l->session = false;
+	l->holder = l->settler = -1;
+	l->pid = 0;
+	l->consumer[0] = '\0';
+	mq_lease_put_back(l, m->due == DT_NOBEGIN ? mq_now() : m->due);
+	mq_unlock(q->partition);
+}
+
+/*
+ * Reads the state the last shutdown left behind.  Returns false if it is not
+ * this server's.
+ */
+static bool
 load(FILE *f)
 {
 	ControlFileData *control;
@@ -239,24 +284,24 @@ load(FILE *f)
 	if (!get(f, &crc, &header, sizeof(header)) ||
 		header.magic != FILE_MAGIC || header.lease_size != sizeof(FileLease) ||
 		header.queue_size != sizeof(FileQueue))
-		return;
+		return false;
 	control = get_controlfile(DataDir, &crc_ok);
 	if (!crc_ok || control->state != DB_SHUTDOWNED ||
 		control->system_identifier != header.system_identifier ||
 		control->checkPoint != header.checkpoint ||
 		header.nqueues < 0 || header.nleases < 0)
-		return;
+		return false;
 	queues = palloc_extended(sizeof(FileQueue) * (Size) (header.nqueues + 1), MCXT_ALLOC_HUGE);
 	leases = palloc_extended(sizeof(FileLease) * (Size) (header.nleases + 1), MCXT_ALLOC_HUGE);
 	for (int i = 0; i < header.nqueues; i++)
 		if (!get(f, &crc, &queues[i], sizeof(FileQueue)))
-			return;
+			return false;
 	for (int i = 0; i < header.nleases; i++)
 		if (!get(f, &crc, &leases[i], sizeof(FileLease)))
-			return;
+			return false;
 	FIN_CRC32C(crc);
 	if (fread(&expected, sizeof(expected), 1, f) != 1 || !EQ_CRC32C(crc, expected))
-		return;
+		return false;
 
 	pg_atomic_write_u64(&mq_shared->last_receipt, (uint64) header.last_receipt);
 	for (int i = 0; i < header.nqueues; i++)
@@ -272,19 +317,30 @@ load(FILE *f)
 		q->policy = queues[i].policy;
 		q->n = queues[i].n;
 		q->n.recounting = q->n.counting = false;
-		q->n.count_next = DT_NOBEGIN;
+		q->n.count_next = q->n.recounted = DT_NOBEGIN;
 		mq_unlock(q->partition);
 	}
 	for (int i = 0; i < header.nleases; i++)
+	{
+		int			partition = mq_partition_of(leases[i].dboid, leases[i].relid);
+
+		mq_lock(partition);
 		restore_lease(&leases[i]);
+		mq_unlock(partition);
+	}
 	pfree(queues);
 	pfree(leases);
+	return true;
 }
 
 static void
 startup(void)
 {
 	FILE	   *f;
+	bool		ours = false;
+	MqMirrored *crashed;
+	int			ncrashed;
+	int64		last_receipt;
 
 	if (prev_startup)
 		prev_startup();
@@ -292,16 +348,26 @@ startup(void)
 		return;
 	on_shmem_exit(save, (Datum) 0);
 
+	crashed = mq_mirror_open(&ncrashed, &last_receipt);
+
 	/* as a standby, or restored: whatever was in flight here, is no more */
 	if (access(STANDBY_SIGNAL_FILE, F_OK) == 0 || access(RECOVERY_SIGNAL_FILE, F_OK) == 0)
-		f = NULL;
-	else
-		f = AllocateFile(FILE_NAME, PG_BINARY_R);
-	if (f)
+		ncrashed = 0;
+	else if ((f = AllocateFile(FILE_NAME, PG_BINARY_R)) != NULL)
 	{
-		load(f);
+		ours = load(f);
 		FreeFile(f);
 	}
+	if (!ours)
+	{
+		/* the last receipt may be one that was drawn at the same time as a later */
+		if (last_receipt > 0)
+			pg_atomic_write_u64(&mq_shared->last_receipt, (uint64) last_receipt + USECS_PER_SEC);
+		for (int i = 0; i < ncrashed; i++)
+			restore_crashed(&crashed[i]);
+	}
+	if (crashed)
+		pfree(crashed);
 	unlink(FILE_NAME);
 }
 

@@ -36,7 +36,7 @@ static int
 choose(MqDef *def, MqTouch *t, int max, bool only_spent, Chosen *chosen)
 {
 	int			partition = mq_partition_of(MyDatabaseId, def->relid);
-	TimestampTz now = mq_now();
+	TimestampTz steady = mq_steady();
 	dlist_iter	iter;
 	MqQueue    *q;
 	int			n = 0;
@@ -54,7 +54,7 @@ choose(MqDef *def, MqTouch *t, int max, bool only_spent, Chosen *chosen)
 
 			if (n == max)
 				break;
-			if (l->state != MQ_LEASE_FAILED || l->write_after > now ||
+			if (l->state != MQ_LEASE_FAILED || l->write_after > steady ||
 				(only_spent && !mq_lease_is_spent(l)))
 				continue;
 			c = &chosen[n++];
@@ -101,7 +101,7 @@ not_written(MqDef *def, MqTouch *t, Chosen *c, bool gone)
 		else
 		{
 			mq_lease_restore(c->lease);
-			c->lease->write_after = mq_time_add(mq_now(), USECS_PER_SEC);
+			c->lease->write_after = mq_time_add(mq_steady(), USECS_PER_SEC);
 		}
 	}
 	s->lease = NULL;
@@ -145,6 +145,8 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 			case MQ_LOOK_OK:
 				break;
 		}
+		/* after a crash the row may know more */
+		c->attempts = Max(c->attempts, row.attempts);
 		if (c->spent)
 			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts, "attempts", error, true);
 		else
@@ -176,7 +178,7 @@ defer(Oid relid, int64 id)
 	q = mq_queue_find(MyDatabaseId, relid, NULL);
 	l = q ? mq_lease_find(q, id) : NULL;
 	if (l)
-		l->write_after = mq_time_add(mq_now(), 10 * USECS_PER_SEC);
+		l->write_after = mq_time_add(mq_steady(), 10 * USECS_PER_SEC);
 	mq_unlock(partition);
 }
 

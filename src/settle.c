@@ -70,7 +70,7 @@ mark(MqDef *def, MqTouch *t, const MqSettleArgs *a, Marked *marked)
 	if (q)
 	{
 		if (q->deadlines)
-			mq_lease_expire(q, mq_now());
+			mq_lease_expire(q, mq_steady());
 		for (int i = 0; i < a->n; i++)
 		{
 			int64		receipt = a->receipts[a->one_receipt ? 0 : i];
@@ -252,8 +252,8 @@ int
 mq_extend(MqDef *def, Relation rel, const MqSettleArgs *a, int64 duration)
 {
 	int			partition = mq_partition_of(MyDatabaseId, def->relid);
-	TimestampTz now = mq_now();
-	TimestampTz until = mq_time_add(now, duration);
+	TimestampTz steady = mq_steady();
+	TimestampTz until = mq_time_add(steady, duration);
 	MqQueue    *q;
 	int			done = 0;
 	int64		failed_id = 0;
@@ -262,7 +262,7 @@ mq_extend(MqDef *def, Relation rel, const MqSettleArgs *a, int64 duration)
 	mq_lock(partition);
 	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
 	if (q)
-		mq_lease_expire(q, now);
+		mq_lease_expire(q, steady);
 	if (q && a->strict)
 		for (int i = 0; i < a->n && !failed; i++)
 		{

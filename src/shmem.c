@@ -39,6 +39,7 @@
 #include "clock.h"
 #include "common/hashfn.h"
 #include "guc.h"
+#include "mirror.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
@@ -453,8 +454,8 @@ mq_queue_await(MqQueue *q, TransactionId xid)
 }
 
 /*
- * A receipt: greater than all before it, also over crashes and failovers as
- * long as the clock does not go back further than the server was down.
+ * A receipt: greater than all before it, also over crashes, and over failovers
+ * and restores unless the clock goes back further than they took.
  */
 int64
 mq_next_receipt(void)
@@ -467,6 +468,9 @@ mq_next_receipt(void)
 		uint64		next = Max(last + 1, clock);
 
 		if (pg_atomic_compare_exchange_u64(&mq_shared->last_receipt, &last, next))
+		{
+			mq_mirror_receipt((int64) next);
 			return (int64) next;
+		}
 	}
 }

@@ -123,8 +123,9 @@ typedef struct MqLease
 	pairingheap_node timer;		/* in queue->deadlines or queue->retries */
 	TimestampTz leased_at;
 	TimestampTz write_after;	/* FAILED: the worker leaves it alone until
-								 * then, writing it having failed */
-	TimestampTz until;			/* HELD: deadline; FAILED: due time */
+								 * then, writing it having failed; steady */
+	TimestampTz until;			/* HELD: deadline, steady clock; FAILED: due
+								 * time, wall clock as ready_at */
 	int64		duration;		/* length of the lease, microseconds; < 0: as
 								 * long as the session lives */
 	TimestampTz ready_at;		/* of the row as delivered; DT_NOBEGIN: none */
@@ -168,7 +169,7 @@ typedef struct MqCounters
 	bool		counting;		/* rows in (count_from, counted_until] */
 	bool		dirty;			/* ... one of which came or went meanwhile */
 	TimestampTz count_from;
-	TimestampTz recounted;
+	TimestampTz recounted;		/* steady */
 	TimestampTz since;
 } MqCounters;
 
@@ -221,14 +222,14 @@ typedef struct MqQueue
 	dlist_head	waiters;		/* MqWaiter, first come first woken */
 	int			nwaiters;
 
-	TimestampTz audited;		/* last audit by the worker ... */
+	TimestampTz audited;		/* last audit by the worker (steady) ... */
 	int64		audit_sum;		/* ... and what it added up then */
 	int			audit_failures; /* how often it did not add up */
 
-	TimestampTz notified;		/* last notification sent by the worker */
+	TimestampTz notified;		/* last notification by the worker; steady */
 	bool		notify;			/* a notification is due */
-	TimestampTz dequeued;		/* last dequeue, waiting ones included; a shared
-								 * lock is enough to write it */
+	TimestampTz dequeued;		/* last dequeue, waiting ones included; steady; a
+								 * shared lock is enough to write it */
 
 	MqCounters	n;
 } MqQueue;
@@ -271,12 +272,12 @@ typedef struct MqDatabase
 	Oid			dboid;
 	MqDbState	state;
 	pg_atomic_uint32 worker;	/* process number + 1 while RUNNING, else 0 */
-	pg_atomic_uint64 next_wake; /* when it means to look again; a hint */
+	pg_atomic_uint64 next_wake; /* when it means to look again; steady; a hint */
 	int			pid;
 	int			holds;			/* commands that want the database to itself */
 	bool		leave;			/* the worker is asked to go */
 	int			listeners;		/* sessions that have used LISTEN here */
-	TimestampTz retry;			/* not to be started before */
+	TimestampTz retry;			/* not to be started before; steady */
 } MqDatabase;
 
 /* A change of counts by a transaction that ended while rows were counted. */

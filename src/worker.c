@@ -82,7 +82,7 @@ worker_exit(int code, Datum arg)
 		if (d->state != MQ_DB_NONE)
 		{
 			d->state = MQ_DB_WANTED;
-			d->retry = mq_time_add(mq_now(), d->leave ? 0 : RETRY_CRASHED);
+			d->retry = mq_time_add(mq_steady(), d->leave ? 0 : RETRY_CRASHED);
 		}
 		d->leave = false;
 	}
@@ -203,7 +203,7 @@ mq_worker_main(Datum arg)
 		RESUME_INTERRUPTS();
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
-		not_before = mq_time_add(mq_now(), USECS_PER_SEC);
+		not_before = mq_time_add(mq_steady(), USECS_PER_SEC);
 	}
 	PG_exception_stack = &jump;
 
@@ -229,7 +229,7 @@ mq_worker_main(Datum arg)
 		LWLockRelease(mq_shared->registry);
 		if (leave)
 			proc_exit(0);
-		if (not_before <= mq_now())
+		if (not_before <= mq_steady())
 		{
 			List	   *relids;
 
@@ -266,7 +266,7 @@ mq_worker_main(Datum arg)
 		pg_atomic_write_u64(&d->next_wake, (uint64) next);
 		pg_memory_barrier();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					   mq_ms_until(next, mq_now(), LOOK_AROUND_MS), PG_WAIT_EXTENSION);
+					   mq_ms_until(next, mq_steady(), LOOK_AROUND_MS), PG_WAIT_EXTENSION);
 	}
 }
 
@@ -378,7 +378,7 @@ start_worker(Oid dboid, BackgroundWorkerHandle **handle)
 static TimestampTz
 start_workers(void)
 {
-	TimestampTz now = mq_now();
+	TimestampTz now = mq_steady();
 	TimestampTz next = DT_NOEND;
 	static TimestampTz complained = DT_NOBEGIN;
 
@@ -465,7 +465,7 @@ mq_launcher_main(Datum arg)
 		next = start_workers();
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 mq_ms_until(next, mq_now(), LOOK_AROUND_MS), PG_WAIT_EXTENSION);
+						 mq_ms_until(next, mq_steady(), LOOK_AROUND_MS), PG_WAIT_EXTENSION);
 	}
 }
 
@@ -531,7 +531,7 @@ hold_database(Node *stmt, const char *name)
 	MqDatabase *d;
 	uint32		worker;
 	bool		wait;
-	TimestampTz give_up = mq_time_add(mq_now(), 10 * USECS_PER_SEC);
+	TimestampTz give_up = mq_time_add(mq_steady(), 10 * USECS_PER_SEC);
 
 	if (!OidIsValid(dboid) || OidIsValid(held_database) || !may_have(stmt, dboid))
 		return;
@@ -554,7 +554,7 @@ hold_database(Node *stmt, const char *name)
 		SetLatch(&ProcGlobal->allProcs[worker - 1].procLatch);
 
 	ConditionVariablePrepareToSleep(&mq_shared->worker_gone);
-	while (wait && mq_now() < give_up)
+	while (wait && mq_steady() < give_up)
 	{
 		LWLockAcquire(mq_shared->registry, LW_SHARED);
 		d = mq_database(dboid, false);
