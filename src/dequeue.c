@@ -67,6 +67,8 @@ typedef struct Claimer
 	bool		peek;			/* only look whether there is one */
 	bool		full;			/* the lease table is full */
 	bool		ended;			/* the batch is complete */
+	bool		buried;			/* some went to the dead letters, which makes
+								 * room once this transaction has committed */
 	int64		blocks;
 } Claimer;
 
@@ -432,7 +434,7 @@ claim(Claimer *c)
 		{
 			/* nobody else would take the spent ones to the dead letters */
 			mq_unlock(q->partition);
-			mq_retry_bury(c->def);
+			c->buried |= mq_retry_bury(c->def) > 0;
 			helped = true;
 			continue;
 		}
@@ -460,7 +462,7 @@ claim(Claimer *c)
 		c->full = false;		/* what was taken may have made room */
 	}
 	mq_reader_done(&c->reader);
-	if (c->full && c->got == 0 && !c->peek)
+	if (c->full && c->got == 0 && !c->peek && !c->buried)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no room to lease messages of queue \"%s\"", c->def->name),
@@ -548,7 +550,7 @@ mq_dequeue(const MqDequeue *d, MqDelivery **deliveries, MqDef **def)
 	open_queue(&c);
 	mq_worker_ensure();
 	claim(&c);
-	while (c.got == 0 && d->wait > 0 && mq_steady() < deadline)
+	while (c.got == 0 && d->wait > 0 && mq_steady() < deadline && !(c.full && c.buried))
 	{
 		long		ms = prepare_to_wait(c.def, c.rel, deadline);
 

@@ -235,19 +235,21 @@ mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
 
 /*
  * Without a worker: takes messages without attempts left to the dead letters in
- * the transaction of whoever dequeues.
+ * the transaction of whoever dequeues.  Returns how many.
  */
-void
+int
 mq_retry_bury(MqDef *def)
 {
 	Relation	rel;
 	MqDef	   *again;
+	int			n;
 
 	if (!ConditionalLockRelationOid(def->relid, RowExclusiveLock))
-		return;
+		return 0;
 	rel = mq_queue_try_open(def->name, NoLock, &again);
 	if (rel == NULL)
-		return;
-	mq_retry_write(again, rel, 100, true);
+		return 0;
+	n = mq_retry_write(again, rel, 100, true);
 	relation_close(rel, NoLock);
+	return n;
 }

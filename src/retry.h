@@ -9,6 +9,6 @@
 #include "deadletter.h"
 
 extern int	mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent);
-extern void mq_retry_bury(MqDef *def);
+extern int	mq_retry_bury(MqDef *def);
 
 #endif							/* MQ_RETRY_H */

@@ -12,7 +12,7 @@ use Test::More;
 # The logical replication launcher takes one of the slots.
 for my $slots (1, 2)
 {
-	my $node = mq_node("slots$slots", conf => "max_worker_processes = $slots");
+	my $node = mq_node("slots$slots", conf => "max_worker_processes = $slots\nmq.max_in_flight = 128");
 
 	$node->safe_psql('postgres', q{
 SELECT mq.create_queue('q', lease => '1 hour', backoff => '0', max_attempts => 3);
@@ -53,6 +53,16 @@ SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq worker'}),
 		3, "$slots: a rollback counts an attempt");
 	is( $s->query_safe(q{SELECT count(*) FROM mq.dequeue('q', wait => '1500 ms')}),
 		0, "$slots: after max_attempts it is not delivered again");
+
+	# Rolled-back consumers undo what those before them did; half of the lease
+	# table is spent failures in the end.
+	$s->query_safe(q{SELECT mq.create_queue('spent', max_attempts => 1, backoff => '0')});
+	$s->query_safe(q{SELECT count(mq.enqueue('spent')) FROM generate_series(1, 70)});
+	$s->query_safe(q{BEGIN; SELECT count(*) FROM mq.dequeue('spent', 10); ROLLBACK}) for 1 .. 64;
+	is($s->query_safe(q{SELECT count(*) FROM mq.dequeue('spent', 10, wait => '10 s')}), 0,
+		"$slots: a dequeue without room buries them");
+	is($s->query_safe(q{SELECT count(*) FROM mq.q_spent_dead}), 64, "$slots: all of them");
+	is($s->query_safe(q{SELECT count(*) FROM mq.dequeue('spent', 10)}), 1, "$slots: and the next one delivers");
 	$s->quit;
 	$node->stop;
 }
