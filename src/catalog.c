@@ -631,7 +631,13 @@ first_attach(MqDef *def, Relation rel)
 	if (!q->paused_known)
 		q->paused = def->paused;
 	for (int i = 0; i < nxids; i++)
-		mq_queue_await(q, xids[i]);
+		if (!mq_queue_await(q, xids[i]))
+		{
+			/* what its end makes visible would be missed: not before there is room */
+			q->attached = false;
+			mq_unlock(q->partition);
+			return NULL;
+		}
 	if (!created)
 		return q;
 	mq_unlock(q->partition);
@@ -698,7 +704,8 @@ mq_queue_attach(MqDef *def, Relation rel)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("no room for the state of queue \"%s\"", def->name),
-				 errhint("All slots are busy; raise mq.max_queues (now %d).", mq_max_queues)));
+				 errhint("All slots are busy; raise mq.max_queues (now %d), or end some of those in pg_prepared_xacts.",
+						 mq_max_queues)));
 	return q;
 }
 

@@ -675,12 +675,13 @@ mq_wait(const char *queue, int64 timeout)
 		claim(&c);
 		if (c.got > 0)
 			give_back(&c);
-		else if (mq_steady() < deadline)
+		else if (!c.full && mq_steady() < deadline)
 			ms = prepare_to_wait(c.def, c.rel, deadline);
 		relation_close(c.rel, AccessShareLock);
 		PopActiveSnapshot();
 		InvalidateCatalogSnapshot();
-		if (c.got > 0 || mq_steady() >= deadline)
+		/* there is one, even if the lease table has no room for it now */
+		if (c.got > 0 || c.full || mq_steady() >= deadline)
 			break;
 		if (ms >= 0)
 			mq_wait_sleep(ms);

@@ -26,6 +26,8 @@
 #define RECOUNT_PAUSE	(5 * USECS_PER_SEC)
 #define AUDIT_PAUSE		(30 * USECS_PER_SEC)
 
+bool		mq_maint_notifying = false;
+
 /*
  * Compares the counters with the lanes: messages that are ready while no lane
  * knows of any have been missed, by a write that no trigger saw or by a fault
@@ -114,12 +116,12 @@ look(Oid relid, bool listened)
 
 			if (l->state != MQ_LEASE_FAILED)
 				continue;
-			if (l->write_after <= steady)
+			if (l->write_after <= steady && q->write_after <= steady)
 			{
 				todo.write = true;
 				break;
 			}
-			todo.next = Min(todo.next, l->write_after);
+			todo.next = Min(todo.next, Max(l->write_after, q->write_after));
 		}
 		todo.next = Min(todo.next, mq_lease_next_deadline(q));
 		if (!q->n.exact && !q->n.counting)
@@ -308,16 +310,76 @@ recount(MqDef *def, Relation rel)
 	PG_END_TRY();
 }
 
+/* A notification, unless it has become needless meanwhile. */
+static void
+notify(MqDef *def, Relation rel, Todo *todo)
+{
+	MqQueue    *q = mq_queue_try_attach(def, rel);
+	bool		send = false;
+
+	if (q)
+	{
+		send = something_ready(q, mq_now());
+		q->notify = false;
+		if (send)
+			q->notified = mq_steady();
+		mq_unlock(q->partition);
+	}
+	if (!send)
+		return;
+	mq_maint_notifying = true;
+	Async_Notify(psprintf(MQ_CHANNEL_PREFIX "%s", def->name), NULL);
+	todo->next = Min(todo->next, mq_time_add(mq_steady(), NOTIFY_REPEAT));
+}
+
+static void
+count_and_write(MqDef *def, Relation rel, Todo *todo)
+{
+	MqQueue    *q = mq_queue_try_attach(def, rel);
+
+	if (q)
+		mq_unlock(q->partition);
+	if (todo->recount)
+		recount(def, rel);
+	if (todo->count_due)
+		mq_maint_count_due(def, rel);
+	if (todo->write && mq_retry_write(def, rel, WRITE_BATCH, false) > 0)
+		todo->next = DT_NOBEGIN;	/* there may be more */
+}
+
+/* One transaction, if the table's lock is free. */
+static void
+in_transaction(Oid relid, void (*work) (MqDef *def, Relation rel, Todo *todo), Todo *todo)
+{
+	MqDef	   *def;
+	Relation	rel;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
+		todo->next = Min(todo->next, mq_time_add(mq_steady(), USECS_PER_SEC));
+	else if (get_rel_namespace(relid) == InvalidOid)
+		mq_forget_queue(MyDatabaseId, relid);
+	else if ((def = mq_def_by_relid(relid)) != NULL && def->refused == NULL &&
+			 (rel = try_relation_open(relid, NoLock)) != NULL)
+	{
+		work(def, rel, todo);
+		relation_close(rel, NoLock);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
 /*
  * One pass.  Returns when (by the steady clock) there will be something to do
- * again as far as is known now.  Runs its own transaction if it needs one.
+ * again as far as is known now.  Runs its own transactions if it needs some; a
+ * notification's is its own, as its failure, at the commit, would undo the rest.
  */
 TimestampTz
 mq_maint_queue(Oid relid, bool listened)
 {
 	Todo		todo = look(relid, listened);
-	MqDef	   *def;
-	Relation	rel = NULL;
 
 	if (todo.gone)
 		return DT_NOEND;
@@ -328,54 +390,11 @@ mq_maint_queue(Oid relid, bool listened)
 		mq_outcome_retire(relid);
 		CommitTransactionCommand();
 	}
-	if (!todo.write && !todo.recount && !todo.count_due && !todo.notify)
-		return todo.next;
-
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	if (!ConditionalLockRelationOid(relid, RowExclusiveLock))
-		todo.next = Min(todo.next, mq_time_add(mq_steady(), USECS_PER_SEC));
-	else if (get_rel_namespace(relid) == InvalidOid)
-		mq_forget_queue(MyDatabaseId, relid);
-	else if ((def = mq_def_by_relid(relid)) != NULL && def->refused == NULL &&
-			 (rel = try_relation_open(relid, NoLock)) != NULL)
-	{
-		MqQueue    *q = mq_queue_try_attach(def, rel);
-
-		if (q)
-			mq_unlock(q->partition);
-		if (todo.recount)
-			recount(def, rel);
-		if (todo.count_due)
-			mq_maint_count_due(def, rel);
-		if (todo.write && mq_retry_write(def, rel, WRITE_BATCH, false) > 0)
-			todo.next = DT_NOBEGIN; /* there may be more */
-		if (todo.notify)
-		{
-			bool		send = false;
-
-			q = mq_queue_try_attach(def, rel);
-			if (q)
-			{
-				send = something_ready(q, mq_now());
-				q->notify = false;
-				if (send)
-					q->notified = mq_steady();
-				mq_unlock(q->partition);
-			}
-			if (send)
-			{
-				char	   *channel = psprintf(MQ_CHANNEL_PREFIX "%s", def->name);
-
-				Async_Notify(channel, NULL);
-				todo.next = Min(todo.next, mq_time_add(mq_steady(), NOTIFY_REPEAT));
-			}
-		}
-		relation_close(rel, NoLock);
-	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	if (todo.write || todo.recount || todo.count_due)
+		in_transaction(relid, count_and_write, &todo);
+	if (todo.notify)
+		in_transaction(relid, notify, &todo);
+	mq_maint_notifying = false;
 	return todo.next;
 }
 

@@ -12,4 +12,7 @@ extern TimestampTz mq_maint_queue(Oid relid, bool listened);
 extern void mq_maint_count_due(MqDef *def, Relation rel);
 extern TimestampTz mq_maint_oldest(MqDef *def, Relation rel);
 
+/* An error that comes now is that of a notification. */
+extern bool mq_maint_notifying;
+
 #endif							/* MQ_MAINT_H */

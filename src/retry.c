@@ -43,7 +43,7 @@ choose(MqDef *def, MqTouch *t, int max, bool only_spent, Chosen *chosen)
 
 	mq_lock(partition);
 	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
-	if (q)
+	if (q && q->write_after <= steady)
 	{
 		q->policy = def->policy;
 		dlist_foreach(iter, &q->failed)
@@ -182,6 +182,20 @@ defer(Oid relid, int64 id)
 	mq_unlock(partition);
 }
 
+/* There was no room to write any of them: the same for all, a while. */
+static void
+defer_all(Oid relid)
+{
+	int			partition = mq_partition_of(MyDatabaseId, relid);
+	MqQueue    *q;
+
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, relid, NULL);
+	if (q)
+		q->write_after = mq_time_add(mq_steady(), 10 * USECS_PER_SEC);
+	mq_unlock(partition);
+}
+
 /*
  * The same in a subtransaction; if that fails, one by one, so that a row that
  * can't be written does not keep the others.  Raises nothing for those.
@@ -215,8 +229,17 @@ mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
 		CurrentResourceOwner = owner;
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && MyBackendType == B_BACKEND)
 			ReThrowError(error);	/* the user's, not the row's */
-		failed = true;
-		if (max == 1)
+		if (error->sqlerrcode == ERRCODE_DISK_FULL)
+		{
+			/* no row's fault, and one line is enough */
+			ereport(LOG,
+					(errmsg("queue \"%s\": could not write the failed deliveries: %s",
+							def->name, error->message)));
+			defer_all(def->relid);
+		}
+		else
+			failed = true;
+		if (failed && max == 1)
 		{
 			ereport(LOG,
 					(errmsg("queue \"%s\": could not write the failed delivery of message %lld: %s",

@@ -383,6 +383,7 @@ mq_queue_create(Oid dboid, Oid relid, bool *created)
 		q->n.counted_until = DT_NOBEGIN;
 		q->n.count_next = DT_NOBEGIN;
 		q->audit_sum = -1;
+		q->write_after = DT_NOBEGIN;
 		q->n.since = q->last_used = mq_now();
 		dlist_push_head(&mq_shared->partition[partition], &q->node);
 		*created = true;
@@ -433,9 +434,10 @@ mq_prepared_free(MqPrepared *p)
 
 /*
  * A prepared transaction that a restart brought back: when it ends the queue is
- * scanned again.  The partition is locked (or nobody else is there yet).
+ * scanned again.  The partition is locked (or nobody else is there yet).  False
+ * if there is no record left for it.
  */
-void
+bool
 mq_queue_await(MqQueue *q, TransactionId xid)
 {
 	MqPrepared *p;
@@ -443,14 +445,15 @@ mq_queue_await(MqQueue *q, TransactionId xid)
 
 	dlist_foreach(iter, &q->prepared)
 		if (dlist_container(MqPrepared, node, iter.cur)->xid == xid)
-			return;
+			return true;
 	p = mq_prepared_new();
 	if (p == NULL)
-		return;
+		return false;
 	p->xid = xid;
 	p->rescan = true;
 	dlist_push_tail(&q->prepared, &p->node);
 	q->nprepared++;
+	return true;
 }
 
 /*

@@ -214,6 +214,8 @@ typedef struct MqQueue
 	dlist_head	failed;			/* those FAILED */
 	int			nleases;		/* all of them */
 	int			nfailed;		/* those FAILED, or SETTLING from FAILED */
+	TimestampTz write_after;	/* the worker leaves them all alone until then,
+								 * there having been no room; steady */
 	pairingheap_node *deadlines;	/* heap of those HELD, by until */
 	pairingheap_node *retries;	/* heap of those FAILED that will be tried again */
 	dlist_head	prepared;		/* MqPrepared */
@@ -342,7 +344,7 @@ extern MqQueue *mq_queue_find(Oid dboid, Oid relid, MqQueue *hint);
 extern MqQueue *mq_queue_create(Oid dboid, Oid relid, bool *created);
 extern void mq_queue_remove(Oid dboid, Oid relid);
 extern void mq_queue_init_lanes(MqQueue *q);
-extern void mq_queue_await(MqQueue *q, TransactionId xid);
+extern bool mq_queue_await(MqQueue *q, TransactionId xid);
 extern MqPrepared *mq_prepared_new(void);
 extern void mq_prepared_free(MqPrepared *p);
 

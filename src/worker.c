@@ -56,6 +56,7 @@
 #define RETRY_START		(10 * USECS_PER_SEC)
 #define RETRY_CRASHED	(1 * USECS_PER_SEC)
 #define LOOK_AROUND_MS	60000L
+#define MUTE			(5 * USECS_PER_SEC)
 
 static ProcessUtility_hook_type prev_utility = NULL;
 
@@ -141,6 +142,31 @@ extension_exists(List *relids)
 	return exists;
 }
 
+/* The same queues, those behind this one first. */
+static List *
+begin_after(List *relids, Oid relid)
+{
+	List	   *turned = NIL;
+	bool		behind = false;
+	ListCell   *lc;
+
+	if (!list_member_oid(relids, relid))
+		return relids;
+	foreach(lc, relids)
+	{
+		if (behind)
+			turned = lappend_oid(turned, lfirst_oid(lc));
+		behind |= lfirst_oid(lc) == relid;
+	}
+	foreach(lc, relids)
+	{
+		turned = lappend_oid(turned, lfirst_oid(lc));
+		if (lfirst_oid(lc) == relid)
+			break;
+	}
+	return turned;
+}
+
 /* Entry point of a database's worker; the argument is the database's oid. */
 void
 mq_worker_main(Datum arg)
@@ -151,6 +177,9 @@ mq_worker_main(Datum arg)
 	bool		leave = false;
 	sigjmp_buf	jump;
 	volatile TimestampTz not_before = DT_NOBEGIN;
+	volatile TimestampTz mute_until = DT_NOBEGIN;
+	volatile Oid doing = InvalidOid;
+	volatile Oid failed = InvalidOid;
 
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -191,7 +220,10 @@ mq_worker_main(Datum arg)
 
 	context = AllocSetContextCreate(TopMemoryContext, "mq worker", ALLOCSET_DEFAULT_SIZES);
 
-	/* an error ends the pass, not the worker */
+	/*
+	 * An error ends the pass, not the worker; the next pass begins behind the
+	 * queue it came from.  With NOTIFY out of order the other work goes on.
+	 */
 	if (sigsetjmp(jump, 1) != 0)
 	{
 		error_context_stack = NULL;
@@ -204,6 +236,10 @@ mq_worker_main(Datum arg)
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		not_before = mq_time_add(mq_steady(), USECS_PER_SEC);
+		failed = doing;
+		if (mq_maint_notifying)
+			mute_until = mq_time_add(mq_steady(), MUTE);
+		mq_maint_notifying = false;
 	}
 	PG_exception_stack = &jump;
 
@@ -249,10 +285,22 @@ mq_worker_main(Datum arg)
 				pg_atomic_write_u32(&d->worker, MqMyProcNumber() + 1);
 				LWLockRelease(mq_shared->registry);
 			}
+			relids = begin_after(relids, failed);
+			failed = InvalidOid;
+			if (listened && mute_until > mq_steady())
+			{
+				listened = false;
+				next = mute_until;
+			}
 			foreach(lc, relids)
 			{
+				TimestampTz again;
+
 				MemoryContextSwitchTo(context);
-				next = Min(next, mq_maint_queue(lfirst_oid(lc), listened));
+				doing = lfirst_oid(lc);
+				again = mq_maint_queue(doing, listened);	/* not within Min: it would run twice */
+				next = Min(next, again);
+				doing = InvalidOid;
 				CHECK_FOR_INTERRUPTS();
 			}
 			MemoryContextSwitchTo(context);

@@ -234,4 +234,69 @@ sub lines
 	return grep { $_ ne '' } split /\n/, $text;
 }
 
+# A file system of so many megabytes, to be filled: its folder.  Without one the
+# file is skipped.  The file runs anew with it mounted in a namespace of its own,
+# which needs no root and ends with it, so this belongs into a BEGIN block, before
+# anything has happened.  Where that is forbidden, whoever starts the test can mount
+# one and name its folder in MQ_SMALL_DISK.
+push @EXPORT, qw(small_disk fill_disk free_disk);
+
+sub small_disk
+{
+	my ($mb) = @_;
+	if (my $dir = $ENV{MQ_SMALL_DISK})
+	{
+		die "MQ_SMALL_DISK: $dir is not a mounted file system" if (stat $dir)[0] == (stat "$dir/..")[0];
+		return $dir;
+	}
+
+	chomp(my $why = qx{unshare --user --map-root-user --mount true 2>&1});
+	plan(skip_all => "no file system to fill: neither MQ_SMALL_DISK nor user namespaces ($why)") if $? != 0;
+
+	require File::Path;
+	require File::Spec;
+	my $dir = File::Spec->rel2abs(($ENV{TESTDIR} // '.') . '/tmp_check/small');
+	File::Path::make_path($dir);
+	my ($uid, $gid) = ($<, $( + 0);
+	my $mount = <<'SH';
+set -e
+mount -t tmpfs -o "size=$1m,mode=700" tmpfs "$MQ_SMALL_DISK"
+uid=$2 gid=$3
+shift 3
+exec unshare --user --map-user="$uid" --map-group="$gid" "$@"
+SH
+	$ENV{MQ_SMALL_DISK} = $dir;
+	exec 'unshare', '--user', '--map-root-user', '--mount', 'sh', '-c', $mount, 'sh',
+	  $mb, $uid, $gid, $^X, (map { "-I$_" } grep { !ref } @INC), $0, @ARGV
+	  or die "unshare: $!";
+}
+
+# Fills it but for so many bytes.
+sub fill_disk
+{
+	my ($dir, $leave) = @_;
+	my $block = "\0" x 65536;
+
+	open my $f, '>>', "$dir/filler" or die "$dir/filler: $!";
+	for (my $n = length $block; $n > 0;)
+	{
+		my $done = syswrite $f, $block, $n;
+		next if $done && $done == $n;
+		$n = int($n / 2);
+	}
+	$! = 0;
+	my $size = -s $f;
+	truncate $f, $size > ($leave // 0) ? $size - ($leave // 0) : 0 or die "truncate: $!";
+	close $f;
+	return;
+}
+
+sub free_disk
+{
+	my ($dir) = @_;
+
+	unlink "$dir/filler" or die "$dir/filler: $!";
+	return;
+}
+
 1;
