@@ -423,12 +423,24 @@ AS 'MODULE_PATHNAME', 'mq_sql_lease_state';
 COMMENT ON FUNCTION mq.lease_state$(regclass, bigint) IS
 'leased; delayed or ready: failed, but not yet written to the row; NULL: not in the lease table';
 
-CREATE FUNCTION mq.in_flight$()
-RETURNS TABLE (relation oid, id bigint, receipt bigint, consumer text, pid integer, attempt integer,
-               leased_at timestamptz, lease_until timestamptz)
-LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1000
-AS 'MODULE_PATHNAME', 'mq_sql_in_flight';
-COMMENT ON FUNCTION mq.in_flight$() IS 'the leases of this database';
+CREATE TYPE mq.lease$ AS (
+    relation    oid,
+    id          bigint,
+    state       text,
+    receipt     bigint,
+    consumer    text,
+    pid         integer,
+    attempt     integer,
+    leased_at   timestamptz,
+    lease_until timestamptz
+);
+COMMENT ON TYPE mq.lease$ IS 'an entry of the lease table; state and attempt of the current or next delivery as in mq.browse';
+
+CREATE FUNCTION mq.leases$(relation regclass)
+RETURNS SETOF mq.lease$ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 1000
+AS 'MODULE_PATHNAME', 'mq_sql_leases';
+COMMENT ON FUNCTION mq.leases$(regclass) IS
+'the leases of this queue''s table, NULL = of this database, those that have failed and are not yet written to their rows included';
 
 CREATE FUNCTION mq.stats$(
     relation oid,
@@ -771,7 +783,7 @@ $$;
 REVOKE ALL ON FUNCTION mq.make_queue$(oid, mq.queue$) FROM PUBLIC;
 COMMENT ON FUNCTION mq.make_queue$(oid, mq.queue$) IS 'makes a queue with these options; false if it exists';
 
-CREATE FUNCTION mq.name_dead_letter$(owner oid, options mq.queue$)
+CREATE FUNCTION mq.name_dead_letter$(owner oid, options mq.queue$, generated boolean)
 RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -790,11 +802,17 @@ BEGIN
             USING ERRCODE = 'insufficient_privilege',
                   DETAIL = format('The owner of queue "%s" needs INSERT on its dead-letter queue.', options.name),
                   HINT = 'Its owner can grant it with mq.grant.';
+    ELSIF generated
+          AND (SELECT c.relowner FROM pg_class c WHERE c.oid = mq.relation$(dead.name)) <> owner THEN
+        -- whoever took the name first shall not get what dies here without having been named
+        RAISE EXCEPTION 'queue "%" belongs to another role', dead.name
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = 'Name it, or another one, with dead_letter.';
     END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION mq.name_dead_letter$(oid, mq.queue$) FROM PUBLIC;
-COMMENT ON FUNCTION mq.name_dead_letter$(oid, mq.queue$) IS
+REVOKE ALL ON FUNCTION mq.name_dead_letter$(oid, mq.queue$, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION mq.name_dead_letter$(oid, mq.queue$, boolean) IS
 'makes a queue''s dead-letter queue where it is missing; else raises 42501 unless the queue''s owner may send there';
 
 CREATE FUNCTION mq.create_queue$(
@@ -830,7 +848,7 @@ BEGIN
     PERFORM mq.check_options$(options);
 
     IF mq.make_queue$(caller, options) THEN
-        PERFORM mq.name_dead_letter$(caller, options);
+        PERFORM mq.name_dead_letter$(caller, options, coalesce(dead_letter, '%') LIKE '%\%%');
         RETURN;
     ELSIF if_not_exists IS NOT TRUE THEN
         RAISE EXCEPTION 'queue "%" already exists', name USING ERRCODE = 'duplicate_object';
@@ -920,7 +938,7 @@ BEGIN
     END LOOP;
     PERFORM mq.check_options$(options);
     IF options.dead_letter IS DISTINCT FROM before THEN
-        PERFORM mq.name_dead_letter$(c.relowner, options) FROM pg_class c WHERE c.oid = relation;
+        PERFORM mq.name_dead_letter$(c.relowner, options, dead_letter LIKE '%\%%') FROM pg_class c WHERE c.oid = relation;
     END IF;
 
     UPDATE mq.queue$ q
@@ -1126,7 +1144,7 @@ BEGIN
         WITH locked AS MATERIALIZED (
             SELECT m.id, coalesce($2, m.headers -> 'x-death' -> 0 ->> 'queue') AS origin
             FROM mq.%1$I m
-            WHERE mq.redrivable$($3, coalesce($2, m.headers -> 'x-death' -> 0 ->> 'queue'))
+            WHERE ($2 IS NOT NULL OR mq.redrivable$($3, m.headers -> 'x-death' -> 0 ->> 'queue'))
               AND mq.lease_state$($1, m.id) IS DISTINCT FROM 'leased'
             ORDER BY m.id
             FOR UPDATE SKIP LOCKED
@@ -1161,9 +1179,16 @@ END
 $$;
 COMMENT ON FUNCTION mq.redrive$(text, bigint, text) IS 'mq.redrive with the caller''s own privileges';
 
+-- Where a message died is what its sender may have written: only a queue whose dead letters do come here is believed.
 CREATE FUNCTION mq.redrivable$(dead_queue text, origin text)
-RETURNS boolean LANGUAGE sql STABLE
-RETURN origin COLLATE "C" <> dead_queue COLLATE "C" AND mq.relation$(origin) IS NOT NULL;
+RETURNS boolean LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM mq.queue$ q
+                   WHERE q.name = origin AND q.dead_letter = dead_queue AND mq.relation$(q.name) IS NOT NULL);
+END
+$$;
 COMMENT ON FUNCTION mq.redrivable$(text, text) IS 'whether a dead message can go back where it came from';
 
 CREATE FUNCTION mq.delete$(queue text, ids bigint[])
@@ -1174,6 +1199,9 @@ DECLARE
     deleted integer;
 BEGIN
     PERFORM mq.require$(queue);
+    IF array_ndims(ids) > 1 THEN
+        RAISE EXCEPTION 'ids must be a one-dimensional array' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     EXECUTE format('DELETE FROM mq.%I m WHERE m.id = ANY ($1)', 'q_' || queue) USING ids;
     GET DIAGNOSTICS deleted = ROW_COUNT;
     RETURN deleted;
@@ -1207,16 +1235,18 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     relation CONSTANT regclass := mq.require$(source);
+    leases   mq.lease$[];
 BEGIN
     IF most < 1 THEN
         RAISE EXCEPTION 'max must be 1 or more' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- Before the snapshot that sees the rows: a failure written into its row meanwhile is in one of them at least.
+    leases := array(SELECT l FROM mq.leases$(relation) l);
     -- Fresh messages in the order of the primary key, the others through their own index: neither reads all of a long queue.
     RETURN QUERY EXECUTE format($query$
-        SELECT $2, m.id, f.receipt, coalesce(f.attempt, m.attempts + 1), m.enqueued_at, f.lease_until, m.priority, m.key,
-               m.headers, m.body, m.data, m.dedup_id, m.expires_at, m.last_error,
-               CASE WHEN f.id IS NOT NULL THEN 'leased'
-                    ELSE mq.state$(mq.lease_state$($1, m.id), m.ready_at, m.expires_at) END
+        SELECT $2, m.id, f.receipt, greatest(f.attempt, least(m.attempts, 2147483646) + 1), m.enqueued_at, f.lease_until,
+               m.priority, m.key, m.headers, m.body, m.data, m.dedup_id, m.expires_at, m.last_error,
+               mq.state$(f.state, m.ready_at, m.expires_at)
         FROM (SELECT c.* FROM (
                   (SELECT q.* FROM mq.%1$I q WHERE q.priority = 0 AND q.ready_at IS NULL ORDER BY q.id LIMIT $3)
                   UNION ALL
@@ -1224,9 +1254,9 @@ BEGIN
                    ORDER BY coalesce(q.ready_at > $4, false), q.priority DESC, q.ready_at, q.id LIMIT $3)) c
               ORDER BY coalesce(c.ready_at > $4, false), c.priority DESC, c.ready_at, c.id
               LIMIT $3) m
-        LEFT JOIN mq.in_flight$() f ON f.relation = $1 AND f.id = m.id
+        LEFT JOIN unnest($1) f ON f.id = m.id
         ORDER BY coalesce(m.ready_at > $4, false), m.priority DESC, m.ready_at, m.id
-        $query$, 'q_' || source) USING relation, source, coalesce(most, 100), clock_timestamp();
+        $query$, 'q_' || source) USING leases, source, coalesce(most, 100), clock_timestamp();
 END
 $$;
 COMMENT ON FUNCTION mq.browse$(text, integer) IS 'mq.browse, with argument names that do not meet the result''s';
@@ -1235,29 +1265,33 @@ CREATE FUNCTION mq.browse(queue text, max integer DEFAULT 100)
 RETURNS TABLE (queue text, id bigint, receipt bigint, attempt integer, enqueued_at timestamptz, lease_until timestamptz,
                priority smallint, key text, headers jsonb, body jsonb, data bytea, dedup_id text, expires_at timestamptz,
                last_error text, state text)
-LANGUAGE sql VOLATILE ROWS 100
-BEGIN ATOMIC
-    SELECT b.* FROM mq.browse$(browse.queue, browse.max) b;
-END;
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100
+AS 'MODULE_PATHNAME', 'mq_sql_browse';
 COMMENT ON FUNCTION mq.browse(text, integer) IS
 'Shows messages in the order of delivery, those not yet due last; takes no lease and no lock. max: at most so many. attempt: number of the current or next delivery. receipt, lease_until: of a leased message. state: ready, delayed, leased or expired.';
 
 CREATE FUNCTION mq.status(queue text, id bigint)
+RETURNS text LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_as_queue_reader';
+
+CREATE FUNCTION mq.status$(queue text, id bigint)
 RETURNS text LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    relation CONSTANT regclass := mq.require$(queue);
-    state    text;
+    -- before the snapshot that sees the row, as in mq.browse$
+    held  CONSTANT text := mq.lease_state$(mq.require$(queue), id);
+    state text;
 BEGIN
     IF id IS NULL THEN
         RAISE EXCEPTION 'id must not be null' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    EXECUTE format('SELECT mq.state$(mq.lease_state$($1, m.id), m.ready_at, m.expires_at) FROM mq.%I m WHERE m.id = $2',
-                   'q_' || queue) INTO state USING relation, id;
+    EXECUTE format('SELECT mq.state$($1, m.ready_at, m.expires_at) FROM mq.%I m WHERE m.id = $2', 'q_' || queue)
+        INTO state USING held, id;
     RETURN state;
 END
 $$;
+COMMENT ON FUNCTION mq.status$(text, bigint) IS 'mq.status with the caller''s own privileges';
 COMMENT ON FUNCTION mq.status(text, bigint) IS
 'State of a message: ready, delayed, leased, expired or archived; NULL = gone.';
 
@@ -1342,8 +1376,9 @@ COMMENT ON COLUMN mq.stats.blocks_touched IS 'shared blocks of 8 kB that deliver
 
 CREATE VIEW mq.in_flight WITH (security_barrier) AS
 SELECT q.name AS queue, f.id, f.receipt, f.consumer, f.pid, f.attempt, f.leased_at, f.lease_until
-FROM mq.in_flight$() f
-JOIN mq.queues q ON q.relation = f.relation;
+FROM mq.leases$(NULL) f
+JOIN mq.queues q ON q.relation = f.relation
+WHERE f.state = 'leased';
 COMMENT ON VIEW mq.in_flight IS 'leased messages of the queues in mq.queues';
 COMMENT ON COLUMN mq.in_flight.receipt IS 'what the consumer settles with';
 COMMENT ON COLUMN mq.in_flight.consumer IS 'the name it gave to mq.dequeue, else its application_name';

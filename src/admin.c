@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -26,8 +27,10 @@
 
 MQ_FUNCTION(mq_sql_as_extension);
 MQ_FUNCTION(mq_sql_as_queue_owner);
+MQ_FUNCTION(mq_sql_as_queue_reader);
+MQ_FUNCTION(mq_sql_browse);
 MQ_FUNCTION(mq_sql_lease_state);
-MQ_FUNCTION(mq_sql_in_flight);
+MQ_FUNCTION(mq_sql_leases);
 MQ_FUNCTION(mq_sql_stats);
 MQ_FUNCTION(mq_sql_worker_start);
 
@@ -126,8 +129,15 @@ call_inner(FunctionCallInfo fcinfo, Oid role, Oid caller)
 	run_without_context(role, sql.data, nargs, types, values, nulls);
 	fcinfo->isnull = rettype == VOIDOID;
 	if (rettype != VOIDOID && SPI_processed == 1)
+	{
+		int16		len;
+		bool		byval;
+
 		result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &fcinfo->isnull);
-	/* results are booleans and bigints: passed by value */
+		get_typlenbyval(rettype, &len, &byval);
+		if (!fcinfo->isnull)
+			result = SPI_datumTransfer(result, byval, len);
+	}
 	SPI_finish();
 	if (rettype == VOIDOID)
 		PG_RETURN_VOID();
@@ -171,6 +181,67 @@ mq_sql_as_queue_owner(PG_FUNCTION_ARGS)
 	return call_inner(fcinfo, def->owner, InvalidOid);
 }
 
+/*
+ * The queue whose rows the caller wants to see.  Even planning a SELECT can
+ * run what its owner hung on the table, so that is done as the owner, and a
+ * table that is no queue's any more is not read at all.
+ */
+static MqDef *
+queue_to_read(FunctionCallInfo fcinfo)
+{
+	MqDef	   *def;
+	Relation	rel;
+
+	mq_require_preload();
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("queue must not be null")));
+	rel = mq_queue_open(mq_text_name(PG_GETARG_TEXT_PP(0)), AccessShareLock, &def);
+	mq_require(def, ACL_SELECT);
+	relation_close(rel, NoLock);
+	return def;
+}
+
+Datum
+mq_sql_as_queue_reader(PG_FUNCTION_ARGS)
+{
+	MqDef	   *def = queue_to_read(fcinfo);
+
+	return call_inner(fcinfo, def->owner, InvalidOid);
+}
+
+Datum
+mq_sql_browse(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MqDef	   *def = queue_to_read(fcinfo);
+	Oid			types[2] = {TEXTOID, INT4OID};
+	Datum		v[2] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1)};
+	char		nulls[2] = {' ', PG_ARGISNULL(1) ? 'n' : ' '};
+
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	run_without_context(def->owner, "SELECT * FROM mq.browse$($1, $2)", 2, types, v, nulls);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		tuplestore_puttuple(rsinfo->setResult, SPI_tuptable->vals[i]);
+	SPI_finish();
+	return (Datum) 0;
+}
+
+static bool
+has_failed(const MqLease *l)
+{
+	return l->state == MQ_LEASE_FAILED ||
+		(l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_FAILED);
+}
+
+static const char *
+lease_state(const MqLease *l)
+{
+	return !has_failed(l) ? "leased" : l->until > mq_now() ? "delayed" : "ready";
+}
+
 /* Whether the current user may see what happens in this queue. */
 static bool
 may_look(Oid relid)
@@ -206,29 +277,30 @@ mq_sql_lease_state(PG_FUNCTION_ARGS)
 	mq_lock(partition);
 	q = mq_queue_find(MyDatabaseId, relid, NULL);
 	l = q ? mq_lease_find(q, PG_GETARG_INT64(1)) : NULL;
-	if (l && (l->state == MQ_LEASE_FAILED ||
-			  (l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_FAILED)))
-		state = l->until > mq_now() ? "delayed" : "ready";
-	else if (l)
-		state = "leased";
+	if (l)
+		state = lease_state(l);
 	mq_unlock(partition);
 	if (state == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(state));
 }
 
-typedef struct InFlight
+typedef struct Found
 {
 	Oid			relid;
 	MqLease		lease;
-} InFlight;
+} Found;
 
-/* All live leases of this database that the caller may see. */
+/*
+ * The entries of the lease table that the caller may see, of one relation or
+ * (null) of this database.
+ */
 Datum
-mq_sql_in_flight(PG_FUNCTION_ARGS)
+mq_sql_leases(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	InFlight   *found = NULL;
+	Oid			only = PG_ARGISNULL(0) ? InvalidOid : PG_GETARG_OID(0);
+	Found	   *found = NULL;
 	int			n = 0;
 	int			max = 0;
 
@@ -238,6 +310,9 @@ mq_sql_in_flight(PG_FUNCTION_ARGS)
 	{
 		int			want = 0;
 		dlist_iter	qi;
+
+		if (OidIsValid(only) && p != mq_partition_of(MyDatabaseId, only))
+			continue;
 
 		/* count, make room without the lock, then copy what fits */
 		mq_lock(p);
@@ -250,8 +325,8 @@ mq_sql_in_flight(PG_FUNCTION_ARGS)
 		if (n + want > max)
 		{
 			max = n + want;
-			found = found ? repalloc_huge(found, max * sizeof(InFlight)) :
-				MemoryContextAllocHuge(CurrentMemoryContext, max * sizeof(InFlight));
+			found = found ? repalloc_huge(found, max * sizeof(Found)) :
+				MemoryContextAllocHuge(CurrentMemoryContext, max * sizeof(Found));
 		}
 		mq_lock(p);
 		dlist_foreach(qi, &mq_shared->partition[p])
@@ -259,23 +334,25 @@ mq_sql_in_flight(PG_FUNCTION_ARGS)
 			MqQueue    *q = dlist_container(MqQueue, node, qi.cur);
 			dlist_iter	li;
 
-			if (q->dboid != MyDatabaseId)
+			if (q->dboid != MyDatabaseId || (OidIsValid(only) && q->relid != only))
 				continue;
-			dlist_foreach(li, &q->leases)
-			{
-				if (n == max)
-					break;
-				found[n].relid = q->relid;
-				found[n++].lease = *dlist_container(MqLease, node, li.cur);
-			}
+			for (int list = 0; list < 2; list++)
+				dlist_foreach(li, list == 0 ? &q->leases : &q->failed)
+				{
+					if (n == max)
+						break;
+					found[n].relid = q->relid;
+					found[n++].lease = *dlist_container(MqLease, node, li.cur);
+				}
 		}
 		mq_unlock(p);
 	}
 	for (int i = 0; i < n; i++)
 	{
 		MqLease    *l = &found[i].lease;
-		Datum		v[8];
-		bool		null[8] = {false};
+		Datum		v[9];
+		bool		null[9] = {false};
+		bool		failed = has_failed(l);
 		bool		open = l->state == MQ_LEASE_OPEN ||
 			(l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_OPEN);
 
@@ -288,13 +365,15 @@ mq_sql_in_flight(PG_FUNCTION_ARGS)
 			}
 		v[0] = ObjectIdGetDatum(found[i].relid);
 		v[1] = Int64GetDatum(l->id);
-		v[2] = Int64GetDatum(l->receipt);
-		v[3] = CStringGetTextDatum(l->consumer);
-		v[4] = Int32GetDatum(l->pid);
-		v[5] = Int32GetDatum(l->attempts + 1);
-		v[6] = TimestampTzGetDatum(l->leased_at);
-		v[7] = TimestampTzGetDatum(mq_wall_of(l->until));
-		null[7] = open || l->session || l->until == DT_NOEND;
+		v[2] = CStringGetTextDatum(lease_state(l));
+		v[3] = Int64GetDatum(l->receipt);
+		v[4] = CStringGetTextDatum(l->consumer);
+		v[5] = Int32GetDatum(l->pid);
+		v[6] = Int32GetDatum(l->attempts + 1);
+		v[7] = TimestampTzGetDatum(l->leased_at);
+		v[8] = TimestampTzGetDatum(mq_wall_of(l->until));
+		null[3] = null[4] = null[5] = null[7] = failed;
+		null[8] = failed || open || l->session || l->until == DT_NOEND;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, null);
 	}
 	return (Datum) 0;
@@ -317,8 +396,13 @@ mq_sql_stats(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	memset(null, true, sizeof(null));
 	relid = PG_ARGISNULL(0) ? InvalidOid : PG_GETARG_OID(0);
-	if (OidIsValid(relid) && may_look(relid))
-		rel = try_relation_open(relid, AccessShareLock);
+	/* whoever has locked his table shall not keep others from their statistics */
+	if (OidIsValid(relid) && may_look(relid) && ConditionalLockRelationOid(relid, AccessShareLock))
+	{
+		rel = try_relation_open(relid, NoLock);
+		if (rel == NULL)
+			UnlockRelationOid(relid, AccessShareLock);
+	}
 	if (rel)
 		def = mq_def_by_relid(relid);
 	if (def && def->refused == NULL && !RecoveryInProgress())

@@ -153,7 +153,10 @@ mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 	values.null[MQ_COL_EXPIRES_AT] = true;
 	values.v[MQ_COL_LAST_ERROR] = error ? CStringGetTextDatum(error) : (Datum) 0;
 	values.null[MQ_COL_LAST_ERROR] = error == NULL;
-	mq_row_insert(dead, rel, &values, &new_id);
+	if (!mq_row_insert(dead, rel, &values, &new_id))
+		ereport(LOG,
+				(errmsg("queue \"%s\" dropped message %lld after %d attempts (%s): a trigger on queue \"%s\" suppressed it",
+						def->name, (long long) id, attempts, reason, dead->name)));
 	relation_close(rel, NoLock);
 	return true;
 }

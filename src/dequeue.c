@@ -21,6 +21,8 @@
  */
 #include "dequeue.h"
 
+#include "mb/pg_wchar.h"
+
 #include "clock.h"
 #include "guc.h"
 #include "pgstat.h"
@@ -98,7 +100,8 @@ open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 	l->pid = MyProcPid;
 	l->claim = touch->claims.n;
 	l->until = DT_NOEND;
-	strlcpy(l->consumer, c->d->consumer, NAMEDATALEN);
+	strlcpy(l->consumer, c->d->consumer,
+			pg_mbcliplen(c->d->consumer, strlen(c->d->consumer), NAMEDATALEN - 1) + 1);
 
 	record->lease = l;
 	record->id = l->id;

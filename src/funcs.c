@@ -40,6 +40,8 @@ MQ_FUNCTION(mq_sql_not_yet);
 
 /* ---------------------------------------------------------------- checks */
 
+#define LONGEST_LEASE	(1000 * 12 * DAYS_PER_MONTH * USECS_PER_DAY)
+
 static void
 not_null(FunctionCallInfo fcinfo, int i, const char *name)
 {
@@ -79,6 +81,19 @@ arg_interval(FunctionCallInfo fcinfo, int i, const char *name, int64 least, int6
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 least > 0 ? errmsg("%s must be greater than zero", name) :
 				 errmsg("%s must not be negative", name)));
+	return us;
+}
+
+/* The length of a lease, as mq.create_queue takes it. */
+static int64
+arg_lease_length(FunctionCallInfo fcinfo, int i, int64 missing)
+{
+	int64		us = arg_interval(fcinfo, i, "lease", 1, missing);
+
+	if (us > LONGEST_LEASE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("lease must be at most 1000 years")));
 	return us;
 }
 
@@ -346,7 +361,7 @@ dequeue(FunctionCallInfo fcinfo, const char *queue, int at)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max must be at least 1")));
-	d.lease = arg_interval(fcinfo, at + 1, "lease", 1, -1);
+	d.lease = arg_lease_length(fcinfo, at + 1, -1);
 	d.wait = arg_interval(fcinfo, at + 2, "wait", 0, 0);
 	d.auto_ack = !PG_ARGISNULL(at + 3) && PG_GETARG_BOOL(at + 3);
 	d.session = !PG_ARGISNULL(at + 4) && PG_GETARG_BOOL(at + 4);
@@ -619,7 +634,7 @@ static int64
 arg_lease(FunctionCallInfo fcinfo, int i)
 {
 	not_null(fcinfo, i, "lease");
-	return arg_interval(fcinfo, i, "lease", 1, 0);
+	return arg_lease_length(fcinfo, i, 0);
 }
 
 Datum

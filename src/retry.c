@@ -16,6 +16,9 @@
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/timeout.h"
+
+#define WRITE_TIMEOUT_MS	5000
 
 static int64 current = 0;		/* the message being written */
 
@@ -182,7 +185,7 @@ defer(Oid relid, int64 id)
 	mq_unlock(partition);
 }
 
-/* There was no room to write any of them: the same for all, a while. */
+/* None of them can be written for a while. */
 static void
 defer_all(Oid relid)
 {
@@ -212,7 +215,12 @@ mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
+		/* triggers of the owner's shall not keep the worker from other queues */
+		if (MyBackendType == B_BG_WORKER)
+			enable_timeout_after(STATEMENT_TIMEOUT, WRITE_TIMEOUT_MS);
 		n = write_some(def, rel, max, only_spent);
+		if (MyBackendType == B_BG_WORKER)
+			disable_timeout(STATEMENT_TIMEOUT, false);
 		ReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -221,6 +229,8 @@ mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
 	{
 		ErrorData  *error;
 
+		if (MyBackendType == B_BG_WORKER)
+			disable_timeout(STATEMENT_TIMEOUT, false);
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
@@ -229,9 +239,9 @@ mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
 		CurrentResourceOwner = owner;
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && MyBackendType == B_BACKEND)
 			ReThrowError(error);	/* the user's, not the row's */
-		if (error->sqlerrcode == ERRCODE_DISK_FULL)
+		if (error->sqlerrcode == ERRCODE_DISK_FULL || error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		{
-			/* no row's fault, and one line is enough */
+			/* the same would come of the others, and one line is enough */
 			ereport(LOG,
 					(errmsg("queue \"%s\": could not write the failed deliveries: %s",
 							def->name, error->message)));

@@ -343,6 +343,7 @@ read_row(MqReader *r, HeapTuple tuple, MqRow *row)
 	row->attempts = DatumGetInt32(heap_getattr(tuple, r->def->att[MQ_COL_ATTEMPTS], desc, &isnull));
 	if (isnull)
 		row->attempts = 0;
+	row->attempts = Min(Max(row->attempts, 0), PG_INT32_MAX - 1);	/* one more can be counted */
 	d = heap_getattr(tuple, r->def->att[MQ_COL_EXPIRES_AT], desc, &isnull);
 	row->expires_at = isnull ? DT_NOEND : DatumGetTimestampTz(d);
 }
@@ -677,6 +678,7 @@ insert_by_executor(MqDef *def, Relation rel, MqValues *values, int64 *id)
 	char		nulls[MQ_NCOLS];
 	bool		inserted;
 	MemoryContext caller = CurrentMemoryContext;
+	Oid			outer = mq_own_insert;	/* a trigger there may enqueue here */
 
 	refuse_deferred(def, rel);
 	initStringInfo(&sql);
@@ -700,7 +702,7 @@ insert_by_executor(MqDef *def, Relation rel, MqValues *values, int64 *id)
 	}
 	PG_FINALLY();
 	{
-		mq_own_insert = InvalidOid;
+		mq_own_insert = outer;
 	}
 	PG_END_TRY();
 	inserted = SPI_processed > 0;
