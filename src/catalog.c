@@ -686,6 +686,7 @@ mq_queue_try_attach(MqDef *def, Relation rel)
 	{
 		q->signature = def->signature;
 		q->relnode = MqRelFileNumber(rel);
+		q->unlogged = rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED;
 		mq_queue_init_lanes(q);
 		q->n.count_next = DT_NOBEGIN;
 	}

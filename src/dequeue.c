@@ -229,25 +229,23 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		t->look = mq_row_look(&c->reader, t->id, &t->tid, &row, &t->holder);
 		if (t->look != MQ_LOOK_OK)
 			continue;
-		if (!t->from_failed)
+		if (row.expires_at <= now)
 		{
-			t->attempts = row.attempts;
-
-			if (row.expires_at <= now)
-			{
-				t->look = MQ_LOOK_GONE;
-				continue;
-			}
-			if (row.place.timed && row.place.ready_at > now)
-			{
-				t->look = MQ_LOOK_GONE;
-				t->early = true;
-				t->place = row.place;
-				continue;
-			}
+			t->look = MQ_LOOK_GONE;
+			continue;
 		}
-		else
-			t->attempts = Max(t->attempts, row.attempts);
+
+		/* or, after a crash, the row knows of the failure and when to try again */
+		if (!t->from_failed ? row.place.timed && row.place.ready_at > now :
+			row.attempts >= t->attempts)
+		{
+			t->look = MQ_LOOK_GONE;
+			t->early = true;
+			t->place = row.place;
+			continue;
+		}
+		if (!t->from_failed)
+			t->attempts = row.attempts;
 		if (max_attempts > 0 && t->attempts + 1 >= max_attempts && c->got > 0)
 		{
 			keep_until = i;

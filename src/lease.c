@@ -173,6 +173,8 @@ mq_lease_mirror(MqLease *l)
 {
 	MqMirrored	m;
 
+	if (l->queue->unlogged)
+		return;					/* its ids may be given again after a crash */
 	m.id = l->id;
 	m.dboid = l->queue->dboid;
 	m.relid = l->queue->relid;

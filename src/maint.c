@@ -25,6 +25,7 @@
 #define NOTIFY_REPEAT	(3 * USECS_PER_SEC)
 #define RECOUNT_PAUSE	(5 * USECS_PER_SEC)
 #define AUDIT_PAUSE		(30 * USECS_PER_SEC)
+#define CLOCK_CHECK		(5 * USECS_PER_SEC)
 
 bool		mq_maint_notifying = false;
 
@@ -63,6 +64,21 @@ audit(MqQueue *q, TimestampTz now, TimestampTz steady)
 	{
 		q->n.exact = false;
 		q->audit_failures = 2;	/* no more until something happens */
+	}
+}
+
+/*
+ * With the clock set back, rows that came due before are delayed again: they
+ * have to be counted anew.
+ */
+static void
+forget_future(MqQueue *q, TimestampTz now)
+{
+	if (q->n.counted_until > mq_time_add(now, USECS_PER_SEC))
+	{
+		q->n.exact = false;
+		q->n.counted_until = now;
+		q->n.count_next = DT_NOBEGIN;
 	}
 }
 
@@ -105,6 +121,7 @@ look(Oid relid, bool listened)
 		dlist_iter	iter;
 
 		audit(q, now, steady);
+		forget_future(q, now);
 		if (mq_lease_expire(q, steady) > 0 && !q->paused)
 			mq_wake_pick(q, 1, &wake);
 		todo.retire = q->nblocked > 0 || q->nprepared > 0;
@@ -139,7 +156,12 @@ look(Oid relid, bool listened)
 			if (q->n.count_next <= now)
 				todo.count_due = true;
 			else
+			{
 				todo.next = Min(todo.next, mq_steady_of(q->n.count_next));
+				/* should somebody set the clock forward */
+				if (q->n.count_next != DT_NOEND)
+					todo.next = Min(todo.next, mq_time_add(steady, CLOCK_CHECK));
+			}
 			if (something_ready(q, now) || todo.count_due)
 			{
 				TimestampTz again = mq_time_add(Max(q->notified, q->dequeued), NOTIFY_REPEAT);
@@ -181,6 +203,7 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	q = mq_queue_try_attach(def, rel);
 	if (q == NULL)
 		return;
+	forget_future(q, now);
 	from = q->n.counted_until;
 	if (q->n.count_next > now || q->n.recounting || q->n.counting || from >= now)
 	{

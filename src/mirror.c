@@ -19,14 +19,16 @@
  * What it means: "this message has failed so often".  The row decides: if it is
  *	gone, or says as much itself, the entry is of no consequence.  So an entry
  *	that stands too long does no harm, and a shadow is cleared after the commit
- *	that makes it needless, never before.
+ *	that makes it needless, never before.  (With synchronous_commit = off that
+ *	commit may be lost, and the attempt with it.)
  * Not used by a standby, after a clean shutdown, or where a backup was restored:
  *	the file lies where base backups and pg_rewind do not copy, and persist.c
  *	leaves it aside when there is a signal file.
  *
  * Its blocks are allocated when it is made, so that storing into it can't fail
  * for want of space (a file system that copies on write may still need some).
- * Without the file everything works but this.
+ * Without the file everything works but this; so it does where processes are
+ * not forked (EXEC_BACKEND), since they do not inherit the mapping.
  */
 #include "mirror.h"
 

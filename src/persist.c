@@ -5,11 +5,12 @@
  * (After a crash there is less to know: see mirror.c.)
  *
  * The postmaster writes the file when it exits after a shutdown checkpoint,
- * and reads and removes it when it starts.  The file names the system and the
- * checkpoint it belongs to: whatever else is started in the same folder (a
- * restored backup, a rewound or promoted server, one that ran without mq in
- * between) has another checkpoint and ignores it.  Cursors are not saved: the
- * first touch of a queue scans.
+ * and reads it when it starts.  The file names the system and the checkpoint it
+ * belongs to: whatever else is started in the same folder (a restored backup, a
+ * rewound or promoted server, one that ran without mq in between) has another
+ * checkpoint, ignores and removes it; a start that fails before it has done
+ * anything may be repeated.  Cursors are not saved: the first touch of a queue
+ * scans.
  *
  * Nothing runs beside the postmaster at either time, so nobody contends for the
  * locks.
@@ -31,6 +32,7 @@
 
 #define FILE_NAME	"pg_stat/mq.state"
 #define FILE_MAGIC	0x6d710902
+#define MAX_RECEIPT	(INT64CONST(1) << 53)
 
 typedef struct FileHeader
 {
@@ -49,6 +51,7 @@ typedef struct FileQueue
 	Oid			dboid;
 	Oid			relid;
 	RelFileNumber relnode;
+	bool		unlogged;
 	bool		paused;
 	MqPolicy	policy;
 	MqCounters	n;
@@ -88,6 +91,7 @@ put_queue(FILE *f, pg_crc32c *crc, MqQueue *q)
 	fq.dboid = q->dboid;
 	fq.relid = q->relid;
 	fq.relnode = q->relnode;
+	fq.unlogged = q->unlogged;
 	fq.paused = q->paused;
 	fq.policy = q->policy;
 	fq.n = q->n;
@@ -159,7 +163,8 @@ save(int code, Datum arg)
 	if (f == NULL)
 	{
 		ereport(LOG, (errcode_for_file_access(),
-					  errmsg("could not write file \"%s\": %m", FILE_NAME ".tmp")));
+					  errmsg("could not write file \"%s\": %m", FILE_NAME ".tmp"),
+					  errdetail("What is in flight will count as failed, as after a crash.")));
 		return;
 	}
 	INIT_CRC32C(crc);
@@ -177,7 +182,8 @@ save(int code, Datum arg)
 	if (!ok)
 	{
 		ereport(LOG, (errcode_for_file_access(),
-					  errmsg("could not write file \"%s\": %m", FILE_NAME ".tmp")));
+					  errmsg("could not write file \"%s\": %m", FILE_NAME ".tmp"),
+					  errdetail("What is in flight will count as failed, as after a crash.")));
 		unlink(FILE_NAME ".tmp");
 		return;
 	}
@@ -200,7 +206,7 @@ restore_lease(const FileLease *fl)
 	l->receipt = fl->lease.receipt;
 	l->leased_at = fl->lease.leased_at;
 	l->write_after = DT_NOBEGIN;
-	l->until = is_deadline(&fl->lease) ? mq_steady_of(fl->lease.until) : fl->lease.until;
+	l->until = is_deadline(&fl->lease) ? mq_steady_shown(fl->lease.until) : fl->lease.until;
 	l->duration = fl->lease.duration;
 	l->ready_at = fl->lease.ready_at;
 	l->tid = fl->lease.tid;
@@ -262,6 +268,7 @@ restore_crashed(const MqMirrored *m)
 	l->pid = 0;
 	l->consumer[0] = '\0';
 	mq_lease_put_back(l, m->due == DT_NOBEGIN ? mq_now() : m->due);
+	l->write_after = mq_time_add(mq_steady(), USECS_PER_SEC / 2);	/* consumers first */
 	mq_unlock(q->partition);
 }
 
@@ -312,6 +319,7 @@ load(FILE *f)
 		if (q == NULL)
 			break;				/* mq.max_queues was lowered */
 		q->relnode = queues[i].relnode;
+		q->unlogged = queues[i].unlogged;
 		q->paused = queues[i].paused;
 		q->paused_known = true;
 		q->policy = queues[i].policy;
@@ -351,7 +359,8 @@ startup(void)
 	crashed = mq_mirror_open(&ncrashed, &last_receipt);
 
 	/* as a standby, or restored: whatever was in flight here, is no more */
-	if (access(STANDBY_SIGNAL_FILE, F_OK) == 0 || access(RECOVERY_SIGNAL_FILE, F_OK) == 0)
+	if (access(STANDBY_SIGNAL_FILE, F_OK) == 0 || access(RECOVERY_SIGNAL_FILE, F_OK) == 0 ||
+		access(BACKUP_LABEL_FILE, F_OK) == 0)
 		ncrashed = 0;
 	else if ((f = AllocateFile(FILE_NAME, PG_BINARY_R)) != NULL)
 	{
@@ -361,14 +370,16 @@ startup(void)
 	if (!ours)
 	{
 		/* the last receipt may be one that was drawn at the same time as a later */
-		if (last_receipt > 0)
+		if (last_receipt > 0 && last_receipt < MAX_RECEIPT)
 			pg_atomic_write_u64(&mq_shared->last_receipt, (uint64) last_receipt + USECS_PER_SEC);
 		for (int i = 0; i < ncrashed; i++)
 			restore_crashed(&crashed[i]);
 	}
 	if (crashed)
 		pfree(crashed);
-	unlink(FILE_NAME);
+	/* kept, should this start fail: once it has not, the checkpoint is another */
+	if (!ours)
+		unlink(FILE_NAME);
 }
 
 /* Installs the hook, behind that of shmem.c. */

@@ -112,6 +112,29 @@ not_written(MqDef *def, MqTouch *t, Chosen *c, bool gone)
 }
 
 /*
+ * The row says as much itself: what was in flight at a crash had been written,
+ * by a commit that was not told any more.  The row's own time counts.
+ */
+static void
+written_before(MqDef *def, MqTouch *t, Chosen *c, const MqPlace *place)
+{
+	int			partition = mq_partition_of(MyDatabaseId, def->relid);
+	MqSettle   *s = &t->settles.a[c->record];
+	MqQueue    *q;
+
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
+	if (q && c->lease->queue == q && c->lease->id == c->id &&
+		c->lease->state == MQ_LEASE_SETTLING && c->lease->settler == MqMyProcNumber())
+	{
+		mq_lease_free(c->lease);
+		mq_lane_defer(q, place);
+	}
+	s->lease = NULL;
+	mq_unlock(partition);
+}
+
+/*
  * Writes up to max failed deliveries of a queue, whose table is locked with
  * RowExclusiveLock; those without attempts left go to the dead letters.  With
  * only_spent it does nothing but that.  Skips rows that somebody holds.
@@ -148,8 +171,12 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 			case MQ_LOOK_OK:
 				break;
 		}
-		/* after a crash the row may know more */
-		c->attempts = Max(c->attempts, row.attempts);
+		if (row.attempts >= c->attempts && !c->spent)
+		{
+			written_before(def, t, c, &row.place);
+			heap_freetuple(row.tuple);
+			continue;
+		}
 		if (c->spent)
 			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts, "attempts", error, true);
 		else

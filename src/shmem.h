@@ -194,6 +194,7 @@ typedef struct MqQueue
 
 	RelFileNumber relnode;		/* TIDs in the lists belong to this file */
 	uint32		signature;		/* of the table's definition; see catalog.c */
+	bool		unlogged;		/* a crash empties the table */
 	bool		attached;		/* somebody has looked at its table since the
 								 * server started */
 	bool		paused;

@@ -95,6 +95,45 @@ dead_session($consumer);
 is(attempts('held'), '', 'it waits for its backoff after the crash');
 wait_until($node, q{SELECT attempts = 1 AND ready_at > now() + '50 minutes' FROM mq.q_held}, 'and gets into the row');
 
+# What a row says that was written at the time of the crash stands, its delay too.
+$node->safe_psql('postgres', q{SELECT mq.create_queue('said'), mq.enqueue('said')});
+$node->safe_psql('postgres', q{
+BEGIN;
+SELECT mq.nack('said', id, receipt, delay => '1 day', reason => 'bad input') FROM mq.dequeue('said');
+PREPARE TRANSACTION 'nack'});
+kill_server();
+$node->safe_psql('postgres', q{COMMIT PREPARED 'nack'});
+wait_until($node, q{SELECT state = 'delayed' FROM mq.browse('said')}, 'a prepared nack, committed after the crash');
+is(attempts('said'), '', 'its message is not delivered before its time');
+wait_until($node, q{SELECT mq.lease_state$('mq.q_said', 1) IS NULL}, 'what the crash made of it is forgotten');
+is($node->safe_psql('postgres', q{SELECT attempts, last_error, ready_at > now() + '23 hours' FROM mq.q_said}),
+	'1|bad input|t', 'and the row is as it was');
+
+# An unlogged queue begins anew: nothing is known of its new messages.
+$node->safe_psql('postgres', q{SELECT mq.create_queue('fast', unlogged => true), mq.enqueue('fast')});
+is(attempts('fast'), '1:1', 'an unlogged queue');
+$node->restart;
+kill_server();
+my $id = $node->safe_psql('postgres', q{SELECT mq.enqueue('fast')});
+is(attempts('fast'), "$id:1", 'a new message of it is new');
+
+# A start that fails between a clean stop and the next is no crash.
+$node->safe_psql('postgres', q{SELECT mq.create_queue('once', max_attempts => 1), mq.enqueue('once')});
+$receipt = $node->safe_psql('postgres', q{SELECT receipt FROM mq.dequeue('once')});
+$node->stop('fast');
+$node->append_conf('pg_hba.conf', 'rubbish');
+ok(!$node->start(fail_ok => 1), 'a start that fails');
+{
+	my $hba = PostgreSQL::Test::Utils::slurp_file($node->data_dir . '/pg_hba.conf');
+	$hba =~ s/^rubbish$//m;
+	open(my $f, '>', $node->data_dir . '/pg_hba.conf') or die $!;
+	print $f $hba;
+	close $f;
+}
+$node->{_pid} = undef;
+$node->start;
+is($node->safe_psql('postgres', qq{SELECT mq.ack('once', 1, $receipt)}), 't', 'leaves the leases as they were');
+
 # A standby's start, and a restored backup, know nothing of it; nor does rubbish.
 $node->safe_psql('postgres', q{SELECT mq.create_queue('new'), mq.enqueue('new'), mq.enqueue('new')});
 is(attempts('new'), '1:1 2:1', 'delivered');

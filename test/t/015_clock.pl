@@ -31,7 +31,9 @@ sub set_clock
 my $receipt = $node->safe_psql('postgres', q{SELECT max(receipt) FROM mq.dequeue('orders', 3)});
 my $deadline = $node->safe_psql('postgres', q{SELECT min(lease_until) FROM mq.in_flight});
 
+is($node->safe_psql('postgres', q{SELECT delayed FROM mq.stats WHERE queue = 'orders'}), 1, 'one is delayed');
 set_clock('1h');
+is($node->safe_psql('postgres', q{SELECT ready, delayed FROM mq.stats WHERE queue = 'orders'}), '1|0', 'forwards: it is counted as ready');
 is($node->safe_psql('postgres', q{SELECT id, attempt FROM mq.dequeue('orders', 10)}),
 	'4|1', 'forwards: no lease ends, a delay does');
 is($node->safe_psql('postgres', qq{
@@ -60,6 +62,11 @@ is($node->safe_psql('postgres', q{
 is($node->safe_psql('postgres', q{SELECT count(*) FROM mq.dequeue('orders', 10)}), 0, 'not before');
 
 set_clock('0');
+$node->safe_psql('postgres', q{SELECT mq.enqueue('empty', delay => '30 minutes')});
+set_clock('1h');
+is($node->safe_psql('postgres', q{SELECT ready, delayed FROM mq.stats WHERE queue = 'empty'}), '1|0', 'counted by the clock');
+set_clock('0');
+wait_until($node, q{SELECT ready = 0 AND delayed = 1 AND exact FROM mq.stats WHERE queue = 'empty'}, 'and back: counted again');
 is($node->safe_psql('postgres', q{SELECT id, attempt FROM mq.dequeue('orders', 10)}), '2|2', 'the clock is right: due');
 is($node->safe_psql('postgres', qq{SELECT mq.ack('orders', 3, $receipt)}), 't', 'the lease of before is still good');
 is($node->safe_psql('postgres', q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM mq.q_orders}), '2 4', 'nothing is lost');
