@@ -375,6 +375,8 @@ startup(void)
 		for (int i = 0; i < ncrashed; i++)
 			restore_crashed(&crashed[i]);
 	}
+	/* should the next crash come before the next receipt */
+	mq_mirror_receipt((int64) pg_atomic_read_u64(&mq_shared->last_receipt));
 	if (crashed)
 		pfree(crashed);
 	/* kept, should this start fail: once it has not, the checkpoint is another */

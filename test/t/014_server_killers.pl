@@ -117,6 +117,25 @@ kill_server();
 my $id = $node->safe_psql('postgres', q{SELECT mq.enqueue('fast')});
 is(attempts('fast'), "$id:1", 'a new message of it is new');
 
+# Receipts grow, also with the clock set back and two crashes in a row.
+sub receipt
+{
+	return $node->safe_psql('postgres', q{
+		SELECT mq.enqueue('said') AS id \gset
+		SELECT receipt FROM mq.dequeue('said', auto_ack => true)});
+}
+my $last = receipt();
+$node->safe_psql('postgres', q{ALTER SYSTEM SET mq.test_clock_offset = '-1h'});
+kill_server();
+kill_server();
+cmp_ok(receipt(), '>', $last, 'receipts grow over crashes, the clock set back');
+$last = receipt();
+$node->restart;
+kill_server();
+cmp_ok(receipt(), '>', $last, 'and over a clean restart between');
+$node->safe_psql('postgres', q{ALTER SYSTEM RESET mq.test_clock_offset});
+$node->restart;
+
 # A start that fails between a clean stop and the next is no crash.
 $node->safe_psql('postgres', q{SELECT mq.create_queue('once', max_attempts => 1), mq.enqueue('once')});
 $receipt = $node->safe_psql('postgres', q{SELECT receipt FROM mq.dequeue('once')});

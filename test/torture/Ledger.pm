@@ -1,5 +1,6 @@
-# What the processes of the torture share: a ledger file of their own, and a
-# session that knows whether a statement's outcome is known.
+# What the processes of the torture share: a ledger file of their own, a
+# session that knows whether a statement's outcome is known, and how to wait
+# until a server has come through a crash.
 #
 # A ledger is a file of JSON lines, each written with one write and synced
 # before its writer goes on.  Times are CLOCK_MONOTONIC, which all processes of
@@ -35,6 +36,49 @@ sub put
 	return;
 }
 
+# A server seen from outside: its process and its log.
+package Server;
+
+use strict;
+use warnings;
+
+use Time::HiRes qw(sleep);
+
+sub new
+{
+	my ($class, $data, $log) = @_;
+	return bless { data => $data, log => $log }, $class;
+}
+
+sub postmaster
+{
+	my ($self) = @_;
+	open my $f, '<', "$self->{data}/postmaster.pid" or return 0;
+	return (<$f> // 0) + 0;
+}
+
+# SIGKILLs one of its processes and waits until the postmaster has seen that
+# and has brought everything up again, or another postmaster has.  Somebody else
+# may have been quicker: then the process is gone, or the crash is another's.
+sub kill_process
+{
+	my ($self, $pid) = @_;
+	my $postmaster = $self->postmaster;
+	my $from = -s $self->{log} // 0;
+	kill 'KILL', $pid or return 1;
+	for (1 .. 2000)
+	{
+		sleep(0.05);
+		open my $f, '<', $self->{log} or next;
+		seek $f, $from, 0;
+		my $said = do { local $/; <$f> } // '';
+		my $now = $self->postmaster;
+		return 1 if $said =~ /(?:was terminated by signal 9|reinitializing).*ready to accept connections/s;
+		return 1 if $now && $now != $postmaster && $said =~ /ready to accept connections/;
+	}
+	return 0;
+}
+
 # A session of an ordinary driver, each with a name of its own.  A statement
 # that fails dies with { state, text, lost, t0 }: lost says that the connection
 # is gone, so that nobody knows what the server did.
@@ -60,34 +104,46 @@ sub new
 	return $self;
 }
 
-# Runs one statement, returns its rows.  When it was sent stands in t0.
-sub q
+# Does $work, a statement whose text begins like $sql.  When it was sent
+# stands in t0.
+sub attempt
 {
-	my ($self, $sql) = @_;
-	my $rows = [];
+	my ($self, $sql, $work) = @_;
 	$self->{t0} = Ledger::now();
-	return $rows if eval {
-		if ($sql =~ /^(SELECT|WITH|INSERT .* RETURNING)\b/s)
-		{
-			$rows = $self->{dbh}->selectall_arrayref($sql);
-		}
-		else
-		{
-			$self->{dbh}->do($sql);
-		}
-		1;
-	};
+	my $result;
+	return $result if eval { $result = $work->($self->{dbh}); 1 };
 	my $t0 = $self->{t0};
 	my %e = (state => $self->{dbh}->state, text => "$@", t0 => $t0);
 	$e{lost} = $e{state} =~ /^(08|57P0[123])/ || !$self->{dbh}->ping ? 1 : 0;
-	if ($e{lost})
-	{
-		$self->{ledger}->put('gone', s => $self->{name}, t0 => $t0);
-		$self->{alive} = 0;
-	}
+	$self->gone($t0) if $e{lost};
 	$self->{ledger}->put('error', s => $self->{name}, state => $e{state}, sql => substr($sql, 0, 60),
-		text => substr($e{text}, 0, 160));
+		text => substr($e{text} =~ s/\s+/ /gr, 0, 160));
 	die \%e;
+}
+
+# Runs one statement, returns its rows.
+sub q
+{
+	my ($self, $sql) = @_;
+	return $self->attempt($sql, sub {
+		my ($dbh) = @_;
+		return $dbh->selectall_arrayref($sql) if $sql =~ /^(SELECT|WITH|(INSERT|DELETE) .* RETURNING)\b/s;
+		$dbh->do($sql);
+		return [];
+	});
+}
+
+# Sends lines to a COPY ... FROM STDIN.
+sub copy
+{
+	my ($self, $sql, @lines) = @_;
+	return $self->attempt($sql, sub {
+		my ($dbh) = @_;
+		$dbh->do($sql);
+		$dbh->pg_putcopydata("$_\n") for @lines;
+		$dbh->pg_putcopyend();
+		return [];
+	});
 }
 
 # Whether a notification has come.
@@ -96,9 +152,18 @@ sub notified
 	my ($self) = @_;
 	my $n;
 	return $n ? 1 : 0 if eval { $n = $self->{dbh}->pg_notifies; 1 };
-	$self->{ledger}->put('gone', s => $self->{name});
+	my $text = "$@";
+	$self->gone;
+	die { lost => 1, state => '08006', text => $text, t0 => Ledger::now() };
+}
+
+# The connection is lost, or is about to be: at t0 it was there.
+sub gone
+{
+	my ($self, $t0) = @_;
+	$self->{ledger}->put('gone', s => $self->{name}, (defined $t0 ? (t0 => $t0) : ()));
 	$self->{alive} = 0;
-	die { lost => 1, state => '08006', text => "$@", t0 => Ledger::now() };
+	return;
 }
 
 # Leaves, saying so first.
