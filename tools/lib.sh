@@ -187,11 +187,14 @@ find_pg() {
 	export PG_CONFIG PG_BIN PGXS_SRC
 }
 
-# Building. In a copy, so that the checkout stays as it is, whoever owns it.
+# Building. In a copy, so that the checkout stays as it is, whoever owns it. With
+# MQ_BUILT what is built there already comes along, and is not built again.
 
 copy_sources() {
+	local built=(--exclude='*.o' --exclude='*.so' --exclude='*.bc')
+	[ -z "${MQ_BUILT:-}" ] || built=()
 	mkdir -p "$1"
-	tar -C "$MQ_ROOT" --exclude=./.git --exclude='*.o' --exclude='*.so' --exclude='*.bc' -cf - . |
+	tar -C "$MQ_ROOT" --exclude=./.git "${built[@]}" -cf - . |
 		tar -C "$1" --no-same-owner -xf -
 }
 

@@ -1,6 +1,7 @@
 # Who is woken, and by whom.  A waiter looks around by itself a second after it went
 # to sleep, so one that has its message sooner was woken: what never wakes anybody
 # never gets one there sooner.  As a machine may be busy, three rounds of ten do.
+# There is no worker, who would wake for its own reasons.
 
 use strict;
 use warnings;
@@ -10,11 +11,11 @@ use lib "$FindBin::RealBin/../perl";
 use MqTest;
 use Test::More;
 
-my $node = mq_node('main');
+# The logical replication launcher takes the slot.
+my $node = mq_node('main', conf => 'max_worker_processes = 1');
 
 $node->safe_psql('postgres', q{
-SELECT mq.create_queue('q', lease => '1 hour', backoff => '0', max_attempts => 0);
-SELECT mq.create_queue('two')});
+SELECT mq.create_queue('q', lease => '1 hour', backoff => '0', max_attempts => 0)});
 my ($first, $second, $other) = map { session($node) } 1 .. 3;
 my ($pid, $second_pid) = map { backend_pid($_) } $first, $second;
 my $wait = q{SELECT extract(epoch FROM clock_timestamp() - statement_timestamp())

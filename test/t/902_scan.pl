@@ -8,6 +8,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use MqTest;
+use POSIX ();
 use Test::More;
 
 my $node = mq_node('main', conf => "autovacuum = off\n");
@@ -22,31 +23,62 @@ sub dead_rows
 	return "BEGIN; INSERT INTO mq.q_$q (body, ready_at) SELECT NULL, $ready_at FROM generate_series(1, 300000); ROLLBACK";
 }
 
+# A process that is stopped may hold a lock that somebody needs: it goes on after ten
+# seconds in any case, and what was tried then is tried again.
+my ($guard, $stopped);
+
+sub stop_scanner
+{
+	$stopped = time;
+	kill 'STOP', $pid;
+	$guard = fork // die "fork: $!";
+	return if $guard;
+	sleep 10;
+	kill 'CONT', $pid;
+	POSIX::_exit(0);
+}
+
+# False if it has gone on before.
+sub go_on
+{
+	my $in_time = time - $stopped < 8;
+
+	kill 'CONT', $pid;
+	kill 'KILL', $guard;
+	waitpid $guard, 0;
+	return $in_time;
+}
+
 # Stops a dequeue in the middle of its walk; false if it was not there.
 sub stopped_in_scan
 {
 	my ($q) = @_;
-	my $state = "SELECT state || coalesce(wait_event_type, '') FROM pg_stat_activity WHERE pid";
+	my ($now, $waits) = ('', 0);
 
 	start_query($scanner, "SELECT body FROM mq.dequeue('$q', 1000)");
 	for (1 .. 1000)
 	{
-		last if $other->query_safe("SELECT state = 'active' AND query LIKE '%dequeue(''$q''%' FROM pg_stat_activity WHERE pid = $pid") eq 't';
+		last if $other->query_safe(qq{SELECT state = 'active' AND query LIKE '%dequeue(''$q''%'
+			FROM pg_stat_activity WHERE pid = $pid}) eq 't';
 	}
-	kill 'STOP', $pid;
+	select(undef, undef, undef, 0.02);
+	stop_scanner();
 	start_query($probe, "SELECT body FROM mq.dequeue('$q', 1000)");
-	my $now;
-	for (1 .. 1000)
+	until ($now =~ /^idle|Extension$/ || $waits == 20)
 	{
-		$now = $other->query_safe("$state = $probe_pid AND query LIKE '%dequeue(''$q''%'");
-		last if $now =~ /^(idle|activeExtension)$/;
 		select(undef, undef, undef, 0.01);
+		$now = $other->query_safe(qq{SELECT state || coalesce(wait_event_type, '')
+			FROM pg_stat_activity WHERE pid = $probe_pid AND query LIKE '%dequeue(''$q''%'});
+		$waits++ if $now =~ /LWLock$/;
 	}
-	$other->query_safe("SELECT pg_cancel_backend($probe_pid)") if $now eq 'activeExtension';
-	finish_query($probe);
-	return 1 if $now eq 'activeExtension';
-	kill 'CONT', $pid;
-	finish_query($scanner);
+	if ($now =~ /Extension$/)
+	{
+		$other->query_safe("SELECT pg_cancel_backend($probe_pid)");
+		finish_query($probe);
+		return 1;
+	}
+	go_on();
+	finish_query($_) for $probe, $scanner;
 	return 0;
 }
 
@@ -56,7 +88,7 @@ sub during_scan
 {
 	my ($fill, $act) = @_;
 
-	for (1 .. 5)
+	for (1 .. 8)
 	{
 		my $q = 'q' . ++$n;
 
@@ -68,9 +100,10 @@ sub during_scan
 			next;
 		}
 		$act->($q);
-		kill 'CONT', $pid;
+		my $in_time = go_on();
 		my ($got) = finish_query($scanner);
-		my ($rest) = $other->query("SET statement_timeout = '30s'; SELECT body FROM mq.dequeue('$q', 1000)");
+		next unless $in_time;
+		my ($rest) = $other->query("SET statement_timeout = '15s'; SELECT body FROM mq.dequeue('$q', 1000)");
 		$other->{stderr} = '';
 		return join ' ', sort { $a cmp $b } lines($got), lines($rest);
 	}
