@@ -74,6 +74,8 @@ audit(MqQueue *q, TimestampTz now, TimestampTz steady)
 static void
 forget_future(MqQueue *q, TimestampTz now)
 {
+	if (q->n.rows < 0 || q->n.delayed < 0)
+		q->n.exact = false;		/* which must not happen */
 	if (q->n.counted_until > mq_time_add(now, USECS_PER_SEC))
 	{
 		q->n.exact = false;
@@ -260,6 +262,7 @@ recount(MqDef *def, Relation rel)
 	MqQueue    *q;
 	Snapshot	snapshot;
 	TimestampTz now = mq_now();
+	FullTransactionId xmax;
 	MqRecountDelta *log;
 	int			nlog;
 	bool		overflow;
@@ -296,12 +299,14 @@ recount(MqDef *def, Relation rel)
 		/* who becomes visible after this is in the log */
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
 		mq_reader_init(&r, def, rel);
-		rows = mq_storage_count(&r, now, &delayed, snapshot);
+		xmax = mq_full_xid(snapshot->xmax);
+		rows = mq_storage_count(&r, now, &delayed, snapshot, mq_outcome_skip_leased);
 
 		log = palloc(sizeof(MqRecountDelta) * MQ_RECOUNT_LOG);
 		mq_lock(partition);
 		nlog = mq_shared->nrecount;
-		overflow = mq_shared->recount_overflow;
+		overflow = mq_shared->recount_overflow ||
+			!mq_count_seen_by(q, snapshot, xmax);
 		memcpy(log, mq_shared->recount_log, sizeof(MqRecountDelta) * nlog);
 		q->n.recounting = false;
 		rows_then = q->n.rows;

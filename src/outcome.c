@@ -244,7 +244,12 @@ commit(MqTouch *t, TransactionId xid)
 		mq_lane_add_range(q, f->lo, f->hi, f->n, &f->tid);
 		nready += f->n;
 	}
-	if (q->n.recounting)
+	if (mq_count_has(q, GetTopFullTransactionIdIfAny()))
+	{
+		q->n.rows = rows;
+		q->n.delayed = delayed;
+	}
+	else if (q->n.recounting)
 		mq_count_log(q, xid, q->n.rows - rows, q->n.delayed - delayed);
 
 	if (change)
@@ -477,10 +482,11 @@ prepare(MqTouch *t, TransactionId xid)
 
 /* A prepared transaction has ended. */
 static int64
-apply_prepared(MqQueue *q, MqPrepared *p, bool committed)
+apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 {
 	dlist_mutable_iter iter;
 	int64		nready = 0;
+	int64		rows;
 
 	for (int pass = 0; pass < 2; pass++)
 		dlist_foreach_modify(iter, pass == 0 ? &q->leases : &q->failed)
@@ -531,13 +537,14 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed)
 			q->paused = p->paused;
 			q->paused_known = true;
 		}
+		rows = q->n.rows;
 		if (p->truncate || p->dropped)
 		{
 			mq_lease_free_all(q);
 			q->n.rows = 0;
 			q->n.exact = false;
 		}
-		q->n.rows += p->rows;
+		q->n.rows = mq_count_has(q, xid) ? rows : q->n.rows + p->rows;
 		q->n.enqueued += p->enqueued;
 		if (p->fresh_lo > 0 && !p->rescan)
 			mq_lane_add_range(q, p->fresh_lo, p->fresh_hi, p->rows, NULL);
@@ -618,10 +625,12 @@ mq_outcome_retire(Oid relid)
 	for (int i = 0; i < n; i++)
 	{
 		bool		committed;
+		FullTransactionId full;
 
 		if (!mq_holder_ended(look[i].xid, look[i].multi))
 			continue;
 		committed = look[i].prepared && TransactionIdDidCommit(look[i].xid);
+		full = look[i].prepared ? mq_full_xid(look[i].xid) : InvalidFullTransactionId;
 		mq_lock(partition);
 		q = mq_queue_find(MyDatabaseId, relid, NULL);
 		if (q && !look[i].prepared)
@@ -639,7 +648,7 @@ mq_outcome_retire(Oid relid)
 
 				if (p->xid != look[i].xid)
 					continue;
-				mq_wake_pick(q, apply_prepared(q, p, committed), &wake);
+				mq_wake_pick(q, apply_prepared(q, p, committed, full), &wake);
 				want_notify(q, 0);
 				dlist_delete(&p->node);
 				q->nprepared--;

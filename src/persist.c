@@ -95,6 +95,9 @@ put_queue(FILE *f, pg_crc32c *crc, MqQueue *q)
 	fq.paused = q->paused;
 	fq.policy = q->policy;
 	fq.n = q->n;
+	/* their ends may come before the queue is looked at again */
+	if (!dlist_is_empty(&q->prepared))
+		fq.n.exact = false;
 	return put(f, crc, &fq, sizeof(fq));
 }
 

@@ -11,6 +11,7 @@
 
 #include "mq.h"
 
+#include "access/transam.h"
 #include "lib/ilist.h"
 #include "lib/pairingheap.h"
 #include "port/atomics.h"
@@ -25,6 +26,7 @@
 #define MQ_BLOCKED_MAX		64
 #define MQ_DATABASES		256
 #define MQ_RECOUNT_LOG		1024
+#define MQ_COUNTED_XIP		128
 
 /* A row known to be deliverable, read ahead by a scan or by a late commit. */
 typedef struct MqStock
@@ -228,6 +230,12 @@ typedef struct MqQueue
 	TimestampTz audited;		/* last audit by the worker (steady) ... */
 	int64		audit_sum;		/* ... and what it added up then */
 	int			audit_failures; /* how often it did not add up */
+
+	/* The snapshot of the last recount, kept as it is by the commit callbacks:
+	 * who is visible in it has been counted.  See stats.c. */
+	FullTransactionId counted_xmax;
+	TransactionId counted_xip[MQ_COUNTED_XIP];
+	int			ncounted_xip;
 
 	TimestampTz notified;		/* last notification by the worker; steady */
 	bool		notify;			/* a notification is due */

@@ -11,11 +11,15 @@
  * After a crash, or for a queue whose slot went to another, the rows are
  * counted anew by walking the table once.  Transactions that end meanwhile
  * log their changes with their xid; when the walk is done, those its snapshot
- * did not see are added.
+ * did not see are added.  A transaction that the snapshot saw, but whose
+ * callback comes only after the walk, has been counted by it: the queue keeps
+ * the snapshot, so that such a callback leaves rows and delayed alone.
  *
  * All functions: the queue's partition is locked by the caller.
  */
 #include "stats.h"
+
+#include "access/transam.h"
 
 /* n rows come to (or, negative, leave) this place, not being leased. */
 void
@@ -59,6 +63,43 @@ mq_count_delayed(MqQueue *q)
 	int64		n = q->n.delayed + q->nfailed;
 
 	return Max(n, 0);
+}
+
+/* A recent transaction id with its epoch.  No partition is locked. */
+FullTransactionId
+mq_full_xid(TransactionId xid)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	uint32		epoch = EpochFromFullTransactionId(next);
+
+	if (xid > XidFromFullTransactionId(next))
+		epoch--;
+	return FullTransactionIdFromEpochAndXid(epoch, xid);
+}
+
+/*
+ * The rows have been counted as this snapshot, whose xmax is given, sees them.
+ * False if there were too many transactions open to remember them.
+ */
+bool
+mq_count_seen_by(MqQueue *q, Snapshot snapshot, FullTransactionId xmax)
+{
+	q->counted_xmax = xmax;
+	q->ncounted_xip = Min(snapshot->xcnt, MQ_COUNTED_XIP);
+	memcpy(q->counted_xip, snapshot->xip, sizeof(TransactionId) * q->ncounted_xip);
+	return snapshot->xcnt <= MQ_COUNTED_XIP;
+}
+
+/* Whether the last recount has counted what this transaction did. */
+bool
+mq_count_has(MqQueue *q, FullTransactionId xid)
+{
+	if (!FullTransactionIdIsValid(xid) || !FullTransactionIdPrecedes(xid, q->counted_xmax))
+		return false;
+	for (int i = 0; i < q->ncounted_xip; i++)
+		if (q->counted_xip[i] == XidFromFullTransactionId(xid))
+			return false;
+	return true;
 }
 
 /* Records what a transaction changed while the rows are being counted. */

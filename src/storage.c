@@ -523,11 +523,12 @@ mq_scan_end(MqScan *s)
 }
 
 /*
- * Counts the rows the snapshot sees, and those of them due after upto.  Walks
- * the whole table: for the worker's recount only.
+ * Counts the rows the snapshot sees, and those of them due after upto that
+ * skip() does not name.  Walks the whole table: for the worker's recount only.
  */
 int64
-mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapshot)
+mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapshot,
+				 bool (*skip) (MqReader *r, int64 id))
 {
 	BlockNumber nblocks = RelationGetNumberOfBlocks(r->rel);
 	BufferAccessStrategy strategy = GetAccessStrategy(BAS_BULKREAD);
@@ -564,7 +565,7 @@ mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapsho
 					MqPlace		p = mq_tuple_place(r->def, desc, &tuple);
 
 					rows++;
-					if (p.timed && p.ready_at > upto)
+					if (p.timed && p.ready_at > upto && !skip(r, p.id))
 						(*delayed)++;
 				}
 			}

@@ -191,5 +191,14 @@ is( $node->safe_psql('postgres',
 		qq{SELECT body FROM mq.dequeue('woken', 10, wait => '$bound seconds')}),
 	'3', 'a prepared enqueue survives two crashes');
 
+# A clean restart between, and the end before anybody looks at the queue.
+$node->safe_psql('postgres', q{
+SELECT mq.create_queue('counted'), mq.enqueue('counted'), mq.enqueue('counted');
+BEGIN; DELETE FROM mq.q_counted WHERE id = 1; PREPARE TRANSACTION 'y'});
+wait_until($node, q{SELECT exact AND ready = 2 FROM mq.stats WHERE queue = 'counted'}, 'two are counted');
+stop_and_start($node, 'fast');
+$node->safe_psql('postgres', q{COMMIT PREPARED 'y'});
+wait_until($node, q{SELECT exact AND ready = 1 FROM mq.stats WHERE queue = 'counted'}, 'a prepared DELETE over a clean restart is counted');
+
 $node->stop;
 done_testing();
