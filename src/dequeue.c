@@ -414,6 +414,9 @@ claim(Claimer *c)
 		int			n;
 
 		CHECK_FOR_INTERRUPTS();
+		/* one drawn before a wait would be older than those of deliveries since */
+		if (c->got == 0)
+			c->receipt = 0;
 		mq_array_reserve(c->touch->claims, want);
 		q = mq_queue_attach(c->def, c->rel);
 		c->touch->hint = q;
