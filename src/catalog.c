@@ -352,7 +352,7 @@ static void
 load_table(MqDef *def, Relation rel)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
-	TriggerDesc *triggers = rel->trigdesc;
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);	/* the relcache may renew its own */
 	List	   *indexes;
 	ListCell   *lc;
 	int			live = 0;

@@ -69,13 +69,6 @@ mq_steady_of(TimestampTz wall)
 	return TIMESTAMP_NOT_FINITE(wall) ? wall : mq_time_add(wall, mq_steady() - mq_now());
 }
 
-/* The time of the steady clock that mq_wall_of shows as this. */
-TimestampTz
-mq_steady_shown(TimestampTz wall)
-{
-	return TIMESTAMP_NOT_FINITE(wall) ? wall : mq_time_add(wall, -wall_ahead());
-}
-
 /* What the wall clock shows at this time of the steady one; for people. */
 TimestampTz
 mq_wall_of(TimestampTz steady)

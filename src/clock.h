@@ -14,7 +14,6 @@ extern void mq_clock_init(void);
 extern TimestampTz mq_now(void);
 extern TimestampTz mq_steady(void);
 extern TimestampTz mq_steady_of(TimestampTz wall);
-extern TimestampTz mq_steady_shown(TimestampTz wall);
 extern TimestampTz mq_wall_of(TimestampTz steady);
 extern int64 mq_now_unix_us(void);
 extern TimestampTz mq_time_add(TimestampTz t, int64 us);

@@ -9,7 +9,8 @@
  * belongs to: whatever else is started in the same folder (a restored backup, a
  * rewound or promoted server, one that ran without mq in between) has another
  * checkpoint, ignores and removes it; a start that fails before it has done
- * anything may be repeated.  Cursors are not saved: the first touch of a queue
+ * anything may be repeated.  Deadlines go on by the steady clock, unless the
+ * machine was started anew; then by the wall clock.  Cursors are not saved: the first touch of a queue
  * scans.
  *
  * Nothing runs beside the postmaster at either time, so nobody contends for the
@@ -31,7 +32,7 @@
 #include "storage/ipc.h"
 
 #define FILE_NAME	"pg_stat/mq.state"
-#define FILE_MAGIC	0x6d710902
+#define FILE_MAGIC	0x6d710903
 #define MAX_RECEIPT	(INT64CONST(1) << 53)
 
 typedef struct FileHeader
@@ -44,6 +45,8 @@ typedef struct FileHeader
 	int64		last_receipt;
 	int32		nqueues;
 	int32		nleases;
+	int64		wall_ahead;		/* of the steady clock, for leases' deadlines */
+	char		boot[40];		/* the machine's; "" if it does not tell */
 } FileHeader;
 
 typedef struct FileQueue
@@ -82,6 +85,20 @@ get(FILE *f, pg_crc32c *crc, void *data, size_t size)
 	return true;
 }
 
+/* What tells this boot of the machine from others, if the system says. */
+static void
+read_boot(char *boot, Size size)
+{
+	FILE	   *f = AllocateFile("/proc/sys/kernel/random/boot_id", "r");
+
+	memset(boot, 0, size);
+	if (f == NULL)
+		return;
+	if (fgets(boot, size, f) == NULL)
+		boot[0] = '\0';
+	FreeFile(f);
+}
+
 static bool
 put_queue(FILE *f, pg_crc32c *crc, MqQueue *q)
 {
@@ -101,7 +118,7 @@ put_queue(FILE *f, pg_crc32c *crc, MqQueue *q)
 	return put(f, crc, &fq, sizeof(fq));
 }
 
-/* Whether until is by the steady clock, which a restart may set back. */
+/* Whether until is by the steady clock. */
 static bool
 is_deadline(const MqLease *l)
 {
@@ -123,8 +140,6 @@ put_leases(FILE *f, pg_crc32c *crc, MqQueue *q, dlist_head *list)
 		fl.dboid = q->dboid;
 		fl.relid = q->relid;
 		fl.lease = *l;
-		if (is_deadline(l))
-			fl.lease.until = mq_wall_of(l->until);
 		if (!put(f, crc, &fl, sizeof(fl)))
 			return false;
 	}
@@ -154,6 +169,8 @@ save(int code, Datum arg)
 	header.queue_size = sizeof(FileQueue);
 	header.system_identifier = control->system_identifier;
 	header.checkpoint = control->checkPoint;
+	header.wall_ahead = mq_wall_of(0);
+	read_boot(header.boot, sizeof(header.boot));
 	header.last_receipt = (int64) pg_atomic_read_u64(&mq_shared->last_receipt);
 	for (int i = 0; i < mq_max_queues; i++)
 		if (mq_queues[i].used)
@@ -194,9 +211,9 @@ save(int code, Datum arg)
 		mq_mirror_close();
 }
 
-/* Takes one saved lease over. */
+/* Takes one saved lease over, its deadline (of the steady clock) being later. */
 static void
-restore_lease(const FileLease *fl)
+restore_lease(const FileLease *fl, int64 later)
 {
 	MqQueue    *q = mq_queue_find(fl->dboid, fl->relid, NULL);
 	MqLease    *l;
@@ -209,7 +226,9 @@ restore_lease(const FileLease *fl)
 	l->receipt = fl->lease.receipt;
 	l->leased_at = fl->lease.leased_at;
 	l->write_after = DT_NOBEGIN;
-	l->until = is_deadline(&fl->lease) ? mq_steady_shown(fl->lease.until) : fl->lease.until;
+	l->until = fl->lease.until;
+	if (is_deadline(&fl->lease) && l->until != DT_NOEND)
+		l->until = mq_time_add(l->until, later);
 	l->duration = fl->lease.duration;
 	l->ready_at = fl->lease.ready_at;
 	l->tid = fl->lease.tid;
@@ -289,6 +308,8 @@ load(FILE *f)
 	pg_crc32c	expected;
 	FileQueue  *queues = NULL;
 	FileLease  *leases = NULL;
+	char		boot[sizeof(header.boot)];
+	int64		later;
 
 	INIT_CRC32C(crc);
 	if (!get(f, &crc, &header, sizeof(header)) ||
@@ -313,6 +334,11 @@ load(FILE *f)
 	if (fread(&expected, sizeof(expected), 1, f) != 1 || !EQ_CRC32C(crc, expected))
 		return false;
 
+	/* after a reboot the steady clock is another: the wall clock must do */
+	read_boot(boot, sizeof(boot));
+	later = boot[0] && strcmp(boot, header.boot) == 0 ? 0 :
+		header.wall_ahead - mq_wall_of(0);
+
 	pg_atomic_write_u64(&mq_shared->last_receipt, (uint64) header.last_receipt);
 	for (int i = 0; i < header.nqueues; i++)
 	{
@@ -336,7 +362,7 @@ load(FILE *f)
 		int			partition = mq_partition_of(leases[i].dboid, leases[i].relid);
 
 		mq_lock(partition);
-		restore_lease(&leases[i]);
+		restore_lease(&leases[i], later);
 		mq_unlock(partition);
 	}
 	pfree(queues);

@@ -70,6 +70,18 @@ wait_until($node, q{SELECT ready = 0 AND delayed = 1 AND exact FROM mq.stats WHE
 is($node->safe_psql('postgres', q{SELECT id, attempt FROM mq.dequeue('orders', 10)}), '2|2', 'the clock is right: due');
 is($node->safe_psql('postgres', qq{SELECT mq.ack('orders', 3, $receipt)}), 't', 'the lease of before is still good');
 is($node->safe_psql('postgres', q{SELECT string_agg(id::text, ' ' ORDER BY id) FROM mq.q_orders}), '2 4', 'nothing is lost');
+# Set while the server is down: the machine was not started anew.
+$receipt = $node->safe_psql('postgres', q{
+SELECT mq.purge('empty') \g /dev/null
+SELECT mq.enqueue('empty') \g /dev/null
+SELECT receipt FROM mq.dequeue('empty', lease => '10 minutes')});
+$node->safe_psql('postgres', q{ALTER SYSTEM SET mq.test_clock_offset = '1h'});
+$node->restart;
+is($node->safe_psql('postgres', q{SELECT lease_until - clock_timestamp() BETWEEN '69 minutes' AND '71 minutes' FROM mq.in_flight WHERE queue = 'empty'}),
+	't', 'a clock set while the server is down changes no lease');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM mq.dequeue('empty')}), 0, 'the message is not delivered');
+is($node->safe_psql('postgres', qq{SELECT mq.ack('empty', id, receipt) FROM mq.in_flight WHERE queue = 'empty' AND receipt = $receipt}),
+	't', 'and can be acknowledged');
 $node->stop;
 
 done_testing();
