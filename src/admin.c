@@ -12,6 +12,7 @@
 #include "catalog/pg_type.h"
 #include "clock.h"
 #include "commands/extension.h"
+#include "dedup.h"
 #include "executor/spi.h"
 #include "utils/memutils.h"
 #include "fmgr.h"
@@ -33,6 +34,7 @@ MQ_FUNCTION(mq_sql_lease_state);
 MQ_FUNCTION(mq_sql_leases);
 MQ_FUNCTION(mq_sql_stats);
 MQ_FUNCTION(mq_sql_worker_start);
+MQ_FUNCTION(mq_sql_dedup_forget);
 
 /* Who owns the extension. */
 static Oid
@@ -465,5 +467,14 @@ mq_sql_worker_start(PG_FUNCTION_ARGS)
 {
 	mq_require_preload();
 	mq_worker_want();
+	PG_RETURN_VOID();
+}
+
+/* The dedup_ids of a queue whose table is gone; nobody but mq's own functions may. */
+Datum
+mq_sql_dedup_forget(PG_FUNCTION_ARGS)
+{
+	mq_require_preload();
+	mq_dedup_forget(mq_text_name(PG_GETARG_TEXT_PP(0)));
 	PG_RETURN_VOID();
 }

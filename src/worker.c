@@ -36,6 +36,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "dedup.h"
 #include "guc.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -268,6 +269,7 @@ mq_worker_main(Datum arg)
 		if (not_before <= mq_steady())
 		{
 			List	   *relids;
+			TimestampTz dedup;
 
 			MemoryContextSwitchTo(context);
 			relids = queues_here();
@@ -304,6 +306,8 @@ mq_worker_main(Datum arg)
 				CHECK_FOR_INTERRUPTS();
 			}
 			MemoryContextSwitchTo(context);
+			dedup = mq_dedup_clean();
+			next = Min(next, dedup);
 			MemoryContextReset(context);
 			pgstat_report_stat(true);
 			pgstat_report_activity(STATE_IDLE, NULL);
