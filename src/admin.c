@@ -5,6 +5,7 @@
  */
 #include "worker.h"
 
+#include "archive.h"
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_extension.h"
@@ -35,6 +36,7 @@ MQ_FUNCTION(mq_sql_leases);
 MQ_FUNCTION(mq_sql_stats);
 MQ_FUNCTION(mq_sql_worker_start);
 MQ_FUNCTION(mq_sql_dedup_forget);
+MQ_FUNCTION(mq_sql_archive_newest);
 
 /* Who owns the extension. */
 static Oid
@@ -477,4 +479,15 @@ mq_sql_dedup_forget(PG_FUNCTION_ARGS)
 	mq_require_preload();
 	mq_dedup_forget(mq_text_name(PG_GETARG_TEXT_PP(0)));
 	PG_RETURN_VOID();
+}
+
+/* The last ack that a partition of an archive holds. */
+Datum
+mq_sql_archive_newest(PG_FUNCTION_ARGS)
+{
+	TimestampTz newest = mq_archive_newest(PG_GETARG_OID(0));
+
+	if (newest == DT_NOBEGIN)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(newest);
 }

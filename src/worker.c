@@ -30,6 +30,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "archive.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "clock.h"
@@ -270,6 +271,7 @@ mq_worker_main(Datum arg)
 		{
 			List	   *relids;
 			TimestampTz dedup;
+			TimestampTz archives;
 
 			MemoryContextSwitchTo(context);
 			relids = queues_here();
@@ -308,6 +310,8 @@ mq_worker_main(Datum arg)
 			MemoryContextSwitchTo(context);
 			dedup = mq_dedup_clean();
 			next = Min(next, dedup);
+			archives = mq_archive_upkeep();
+			next = Min(next, archives);
 			MemoryContextReset(context);
 			pgstat_report_stat(true);
 			pgstat_report_activity(STATE_IDLE, NULL);
