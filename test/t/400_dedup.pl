@@ -28,6 +28,20 @@ is(enqueue($_, 'x'), $first{$_}, "$_: remembered") for sort keys %first;
 $node->safe_psql('postgres', q{
 SELECT count(*) FROM mq.dequeue('q', auto_ack => true)});
 
+# Many at once with the same ids: each is taken once, and nobody gets an error.
+$node->safe_psql('postgres', q{
+SELECT mq.create_queue('race', dead_letter => '');
+SELECT mq.create_queue('race_zero', dead_letter => '', dedup_window => '0')});
+$node->pgbench('-n -c 8 -t 300 -D n=0', 0, [qr{processed: 2400/2400}], [qr/^$/], 'eight race',
+	{ race => q{
+\set n :n + 1
+SELECT mq.enqueue('race', '1', dedup_id => 'r' || :n);
+SELECT mq.enqueue('race_zero', '1', dedup_id => 'r' || :n);
+} });
+is($node->safe_psql('postgres', "SELECT count(*), count(DISTINCT dedup_id) FROM mq.q_$_"),
+	'300|300', "$_: one message an id")
+  for 'race', 'race_zero';
+
 # In a dump: the ids remembered are there, also of a message that is consumed.
 $node->safe_psql('postgres', 'CREATE DATABASE copy');
 my @tell = ('--host', $node->host, '--port', $node->port);
@@ -66,6 +80,22 @@ SELECT body FROM mq.q_q WHERE dedup_id = '$when $end'}),
 	}
 	$s->quit;
 }
+
+# The library with the objects of 0.9, until they are updated.
+$node->safe_psql('postgres', 'CREATE DATABASE old');
+$node->safe_psql('old', q{
+CREATE EXTENSION mq VERSION '0.9';
+SELECT mq.create_queue('q', dead_letter => '');
+SELECT mq.create_queue('fast', dead_letter => '', unlogged => true)});
+wait_for_worker($node, 'old');
+my $old = enqueue('q', 'x', 'old');
+is(enqueue('q', 'x', 'old'), $old, '0.9: remembered');
+is(error_of($node, q{SELECT mq.enqueue('fast', '1', dedup_id => 'x')}, 'old'), '55000', '0.9: an unlogged queue cannot');
+$node->safe_psql('old', 'ALTER EXTENSION mq UPDATE');
+is(enqueue('q', 'x', 'old'), $old, '1.0: still remembered');
+is(enqueue('fast', 'x', 'old'), enqueue('fast', 'x', 'old'), '1.0: an unlogged queue can');
+is($node->safe_psql('old', q{SELECT mq.alter_queue('q', retain => '1 hour', dedup_window => '0');
+SELECT count(*) FROM mq.dequeue('q', auto_ack => true); SELECT body FROM mq.a_q}), "\n1\n1", '1.0: options can be altered');
 
 # What a crash leaves.
 is(enqueue('q', 'x'), $first{q}, 'remembered after a crash');
