@@ -229,13 +229,13 @@ DECLARE
 BEGIN
     SELECT c.relpersistence = 'u' INTO unlogged FROM pg_class c WHERE c.oid = mq.relation$(queue);
     SELECT pg_get_userbyid(c.relowner) INTO owner FROM pg_class c WHERE c.oid = format('mq.%I', 'a_' || queue)::regclass;
-    EXECUTE format('CREATE %s TABLE mq.%I (LIKE mq.%I INCLUDING CONSTRAINTS INCLUDING GENERATED) USING heap',
+    EXECUTE format('CREATE %s TABLE mq.%I (LIKE mq.%I) USING heap',
                    CASE WHEN unlogged THEN 'UNLOGGED' END, leaf, 'a_' || queue);
     EXECUTE format('ALTER TABLE mq.%I OWNER TO %I', leaf, owner);
 END
 $$;
 REVOKE ALL ON FUNCTION mq.archive_leaf$(text, timestamptz) FROM PUBLIC;
-COMMENT ON FUNCTION mq.archive_leaf$(text, timestamptz) IS 'makes a partition of an archive, not yet attached, for its owner';
+COMMENT ON FUNCTION mq.archive_leaf$(text, timestamptz) IS 'makes a partition of an archive, not yet attached, for its owner; without what could run his code: the columns only';
 
 CREATE FUNCTION mq.archive_own$(queue text)
 RETURNS void LANGUAGE plpgsql
@@ -270,6 +270,7 @@ DECLARE
     epoch    CONSTANT timestamptz := '2000-01-01 00:00+00';
     retain   interval;
     width    interval;
+    checks   text;
     fallback regclass;
     newest   timestamptz;
     lo       timestamptz;
@@ -300,11 +301,15 @@ BEGIN
         lo := date_bin(width, greatest(present, newest), epoch) + width;
     END IF;
     lo := greatest(lo, (SELECT max(p.hi) FROM mq.archive_parts$(archive) p));
+    -- A partition needs the archive's CHECKs, which are the owner's code.
+    SELECT string_agg(format('ADD CONSTRAINT %I %s', k.conname, pg_get_constraintdef(k.oid)), ', ' ORDER BY k.conname) INTO checks
+    FROM pg_constraint k WHERE k.conrelid = archive AND k.contype = 'c';
     WHILE lo < present + 3 * width LOOP
         hi := date_bin(width, lo, epoch) + width;
         as_worker := format('SELECT mq.archive_leaf$(%L, %L)', queue, lo);
-        as_owner := format('ALTER TABLE mq.%I ATTACH PARTITION mq.%I FOR VALUES FROM (%L) TO (%L)',
-                           name, mq.archive_leaf_name$(queue, lo), lo, hi);
+        as_owner := concat(CASE WHEN checks IS NOT NULL THEN format('ALTER TABLE mq.%I %s; ', mq.archive_leaf_name$(queue, lo), checks) END,
+                           format('ALTER TABLE mq.%I ATTACH PARTITION mq.%I FOR VALUES FROM (%L) TO (%L)',
+                                  name, mq.archive_leaf_name$(queue, lo), lo, hi));
         RETURN NEXT;
         lo := hi;
     END LOOP;
@@ -321,7 +326,8 @@ BEGIN
     END IF;
     IF fallback IS NULL THEN
         as_worker := format('SELECT mq.archive_leaf$(%L, NULL)', queue);
-        as_owner := format('ALTER TABLE mq.%I ATTACH PARTITION mq.%I DEFAULT', name, mq.archive_leaf_name$(queue, NULL));
+        as_owner := concat(CASE WHEN checks IS NOT NULL THEN format('ALTER TABLE mq.%I %s; ', mq.archive_leaf_name$(queue, NULL), checks) END,
+                           format('ALTER TABLE mq.%I ATTACH PARTITION mq.%I DEFAULT', name, mq.archive_leaf_name$(queue, NULL)));
         RETURN NEXT;
     END IF;
 END

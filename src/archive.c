@@ -30,8 +30,8 @@
  *	  Each step is a transaction of its own that waits no longer than a
  *	  millisecond for a lock, else it is tried again later.  An empty partition
  *	  is made by the worker as a copy of the archive's columns and given to the
- *	  owner; attaching it and dropping are done as the owner, restricted, as
- *	  they may run what he hung on the archive.
+ *	  owner; his CHECKs are added, it is attached, and others are dropped as the
+ *	  owner, restricted, since that may run what he hung on the archive.
  *	  New partitions are attached, not made in place, since that lets readers
  *	  and writers of the archive go on.
  *-------------------------------------------------------------------------

@@ -102,6 +102,26 @@ $node->safe_psql('postgres', 'DROP TABLE mq.a_q');
 new_worker();
 wait_until($node, q{SELECT to_regclass('mq.a_q') IS NOT NULL}, 'an archive that was dropped is made again');
 
+# What the owner hangs on it runs as the owner, not as the worker, also while
+# partitions are made.
+$node->safe_psql('postgres', q{
+CREATE SCHEMA app AUTHORIZATION app;
+SET ROLE app;
+SELECT mq.create_queue('own', dead_letter => '', retain => '1 hour');
+CREATE FUNCTION app.who(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RAISE LOG 'run by %', current_user; RETURN $1; END $$;
+ALTER TABLE mq.a_own ADD CONSTRAINT own CHECK (app.who(1) = 1 AND id > 0);
+SELECT format('DROP TABLE %s', t.relid::regclass) FROM pg_partition_tree('mq.a_own') t WHERE t.level = 1 \gexec
+});
+my $offset = -s $node->logfile;
+new_worker();
+wait_until($node, q{SELECT count(*) = 5 FROM pg_inherits WHERE inhparent = 'mq.a_own'::regclass}, 'partitions with a CHECK are made');
+my $log = PostgreSQL::Test::Utils::slurp_file($node->logfile, $offset);
+like($log, qr/run by app/, 'the CHECK is run by the owner');
+unlike($log, qr/run by postgres/, '… never by the worker');
+$node->safe_psql('postgres', q{SELECT mq.enqueue('own', '1'); SELECT count(*) FROM mq.dequeue('own', auto_ack => true)});
+is($node->safe_psql('postgres', 'SELECT body FROM mq.a_own'), '1', 'acks go on');
+$node->safe_psql('postgres', q{SELECT mq.drop_queue('own'); DROP SCHEMA app CASCADE});
+
 # Prepared acks, and a crash.
 $node->safe_psql('postgres', q{
 SELECT mq.enqueue('q', to_jsonb(n)) FROM generate_series(11, 13) n;
