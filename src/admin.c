@@ -5,6 +5,7 @@
  */
 #include "worker.h"
 
+#include "archive.h"
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_extension.h"
@@ -12,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "clock.h"
 #include "commands/extension.h"
+#include "dedup.h"
 #include "executor/spi.h"
 #include "utils/memutils.h"
 #include "fmgr.h"
@@ -33,6 +35,8 @@ MQ_FUNCTION(mq_sql_lease_state);
 MQ_FUNCTION(mq_sql_leases);
 MQ_FUNCTION(mq_sql_stats);
 MQ_FUNCTION(mq_sql_worker_start);
+MQ_FUNCTION(mq_sql_dedup_forget);
+MQ_FUNCTION(mq_sql_archive_newest);
 
 /* Who owns the extension. */
 static Oid
@@ -466,4 +470,24 @@ mq_sql_worker_start(PG_FUNCTION_ARGS)
 	mq_require_preload();
 	mq_worker_want();
 	PG_RETURN_VOID();
+}
+
+/* The dedup_ids of a queue whose table is gone; nobody but mq's own functions may. */
+Datum
+mq_sql_dedup_forget(PG_FUNCTION_ARGS)
+{
+	mq_require_preload();
+	mq_dedup_forget(mq_text_name(PG_GETARG_TEXT_PP(0)));
+	PG_RETURN_VOID();
+}
+
+/* The last ack that a partition of an archive holds. */
+Datum
+mq_sql_archive_newest(PG_FUNCTION_ARGS)
+{
+	TimestampTz newest = mq_archive_newest(PG_GETARG_OID(0));
+
+	if (newest == DT_NOBEGIN)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(newest);
 }

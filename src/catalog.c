@@ -239,6 +239,9 @@ load_options(MqDef *def)
 			strlcpy(def->dead_letter, TextDatumGetCString(d), NAMEDATALEN);
 		d = heap_getattr(tup, get_attnum(relid, "paused"), desc, &isnull);
 		def->paused = !isnull && DatumGetBool(d);
+		d = heap_getattr(tup, get_attnum(relid, "retain"), desc, &isnull);
+		def->archived = !isnull;
+		def->dedup_window = interval_column(tup, desc, relid, "dedup_window");
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);

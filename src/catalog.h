@@ -59,6 +59,8 @@ typedef struct MqDef
 	MqPolicy	policy;
 	char		dead_letter[NAMEDATALEN];	/* "" = none */
 	bool		paused;
+	bool		archived;		/* acknowledged messages go to the archive */
+	int64		dedup_window;	/* microseconds; 0: while the message exists */
 	MqQueue    *hint;
 } MqDef;
 

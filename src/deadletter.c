@@ -147,6 +147,7 @@ mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 								 DatumGetJsonbP(values.v[MQ_COL_HEADERS]),
 								 def->name, id, reason, attempts, error));
 	values.null[MQ_COL_HEADERS] = false;
+	values.null[MQ_COL_ID] = true;
 	values.v[MQ_COL_ENQUEUED_AT] = TimestampTzGetDatum(mq_now());
 	values.v[MQ_COL_ATTEMPTS] = Int32GetDatum(0);
 	values.null[MQ_COL_READY_AT] = true;

@@ -45,6 +45,8 @@ mq_enqueue_values(const MqEnqueue *e, const MqMessage *m, MqValues *values)
 	}
 	if (!m->key_null && toast_raw_datum_size(m->key) - VARHDRSZ > MQ_TEXT_KEY_MAX)
 		invalid("key is longer than 1000 bytes");
+	if (!m->dedup_id_null && toast_raw_datum_size(m->dedup_id) - VARHDRSZ > MQ_TEXT_KEY_MAX)
+		invalid("dedup_id is longer than 1000 bytes");
 
 	values->v[MQ_COL_ENQUEUED_AT] = TimestampTzGetDatum(mq_now());
 	values->null[MQ_COL_ENQUEUED_AT] = false;
@@ -56,6 +58,8 @@ mq_enqueue_values(const MqEnqueue *e, const MqMessage *m, MqValues *values)
 	values->null[MQ_COL_READY_AT] = !e->timed;
 	values->v[MQ_COL_KEY] = m->key;
 	values->null[MQ_COL_KEY] = m->key_null;
+	values->v[MQ_COL_DEDUP_ID] = m->dedup_id;
+	values->null[MQ_COL_DEDUP_ID] = m->dedup_id_null;
 	values->v[MQ_COL_HEADERS] = m->headers;
 	values->null[MQ_COL_HEADERS] = m->headers_null;
 	values->v[MQ_COL_BODY] = m->body;

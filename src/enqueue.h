@@ -25,10 +25,12 @@ typedef struct MqMessage
 	Datum		headers;
 	Datum		data;
 	Datum		key;
+	Datum		dedup_id;
 	bool		body_null;
 	bool		headers_null;
 	bool		data_null;
 	bool		key_null;
+	bool		dedup_id_null;
 } MqMessage;
 
 extern void mq_enqueue_values(const MqEnqueue *e, const MqMessage *m, MqValues *values);

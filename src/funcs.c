@@ -8,6 +8,7 @@
 #include "access/detoast.h"
 #include "catalog/pg_type.h"
 #include "clock.h"
+#include "dedup.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -167,9 +168,6 @@ arg_enqueue(FunctionCallInfo fcinfo)
 				 errhint("Priorities are 0 to %d, the higher the sooner.", MQ_PRIORITY_MAX)));
 	if (arg_interval(fcinfo, 7, "ttl", 1, 1) && !PG_ARGISNULL(7))
 		not_yet("argument ttl");
-	if (!PG_ARGISNULL(6))
-		not_yet(fcinfo->nargs > 0 && get_fn_expr_argtype(fcinfo->flinfo, 6) == TEXTARRAYOID ?
-				"argument dedup_ids" : "argument dedup_id");
 	return e;
 }
 
@@ -202,12 +200,17 @@ mq_sql_enqueue(PG_FUNCTION_ARGS)
 	m.headers_null = PG_ARGISNULL(2);
 	m.key = PG_GETARG_DATUM(5);
 	m.key_null = PG_ARGISNULL(5);
+	m.dedup_id = PG_GETARG_DATUM(6);
+	m.dedup_id_null = PG_ARGISNULL(6);
 	m.data = PG_GETARG_DATUM(9);
 	m.data_null = PG_ARGISNULL(9);
 
 	rel = open_for_enqueue(queue, &def);
 	mq_enqueue_values(&e, &m, &values);
-	inserted = mq_row_insert(def, rel, &values, &id);
+	if (m.dedup_id_null)
+		inserted = mq_row_insert(def, rel, &values, &id);
+	else
+		mq_dedup_insert(def, rel, &values, 1, &id, &inserted);
 	relation_close(rel, NoLock);
 	if (!inserted)
 		PG_RETURN_NULL();
@@ -243,6 +246,7 @@ mq_sql_enqueue_batch(PG_FUNCTION_ARGS)
 	ArrayArg	bodies = arg_array(fcinfo, 1, "bodies");
 	ArrayArg	headers = arg_array(fcinfo, 2, "headers");
 	ArrayArg	keys = arg_array(fcinfo, 5, "keys");
+	ArrayArg	dedup_ids = arg_array(fcinfo, 6, "dedup_ids");
 	ArrayArg	datas = arg_array(fcinfo, 9, "datas");
 	int			n = -1;
 	MqValues   *values;
@@ -254,6 +258,7 @@ mq_sql_enqueue_batch(PG_FUNCTION_ARGS)
 	same_length(&n, &bodies, "bodies");
 	same_length(&n, &headers, "headers");
 	same_length(&n, &keys, "keys");
+	same_length(&n, &dedup_ids, "dedup_ids");
 	same_length(&n, &datas, "datas");
 	n = Max(n, 0);				/* array_agg over no rows is null */
 
@@ -268,10 +273,13 @@ mq_sql_enqueue_batch(PG_FUNCTION_ARGS)
 		part(&bodies, i, &m.body, &m.body_null);
 		part(&headers, i, &m.headers, &m.headers_null);
 		part(&keys, i, &m.key, &m.key_null);
+		part(&dedup_ids, i, &m.dedup_id, &m.dedup_id_null);
 		part(&datas, i, &m.data, &m.data_null);
 		mq_enqueue_values(&e, &m, &values[i]);
 	}
-	if (n > 0)
+	if (n > 0 && dedup_ids.n > 0)
+		mq_dedup_insert(def, rel, values, n, ids, inserted);
+	else if (n > 0)
 		mq_rows_insert(def, rel, values, n, ids, inserted);
 	relation_close(rel, NoLock);
 

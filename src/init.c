@@ -4,6 +4,7 @@
  *-------------------------------------------------------------------------
  */
 #include "clock.h"
+#include "dedup.h"
 #include "guc.h"
 #include "persist.h"
 #include "worker.h"
@@ -27,6 +28,7 @@ _PG_init(void)
 	mq_guc_init();
 	mq_clock_init();
 	mq_shmem_init();
+	mq_dedup_init();
 	mq_persist_init();
 	mq_xact_init(&mq_outcome_ops);
 	mq_worker_init();

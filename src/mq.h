@@ -13,6 +13,7 @@
 
 #define MQ_SCHEMA			"mq"
 #define MQ_TABLE_PREFIX		"q_"
+#define MQ_ARCHIVE_PREFIX	"a_"
 #define MQ_CHANNEL_PREFIX	"mq_"
 
 #define MQ_NAME_MAX			54	/* bytes in a queue's name */

@@ -15,6 +15,7 @@
  */
 #include "settle.h"
 
+#include "archive.h"
 #include "clock.h"
 #include "utils/memutils.h"
 
@@ -54,6 +55,7 @@ typedef struct Marked
 	ItemPointerData tid;
 	int32		attempts;
 	const char *reason;			/* of the failure before, if the row does not say */
+	char		consumer[NAMEDATALEN];	/* if the queue has an archive */
 } Marked;
 
 /* Step 2.  Returns how many were marked. */
@@ -90,6 +92,8 @@ mark(MqDef *def, MqTouch *t, const MqSettleArgs *a, Marked *marked)
 			m->attempts = l->attempts;
 			m->tid = mq_lease_place(l).tid;
 			m->reason = l->unwritten ? mq_reason_text(l->reason) : NULL;
+			if (def->archived)
+				memcpy(m->consumer, l->consumer, NAMEDATALEN);
 			s = &t->settles.a[t->settles.n++];
 			s->lease = l;
 			s->id = l->id;
@@ -173,6 +177,8 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 	int			n;
 	int			done = 0;
 	MemoryContext row_context;
+	const bool	keep = a->verb == MQ_ACK && def->archived;
+	MqArchive	archive;
 
 	if (a->n == 0)
 		return 0;
@@ -182,6 +188,8 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 	mq_array_reserve(t->settles, a->n);
 	n = mark(def, t, a, marked);
 
+	if (keep && n > 0)
+		mq_archive_open(&archive, def);
 	mq_reader_init(&r, def, rel);
 	row_context = AllocSetContextCreate(CurrentMemoryContext, "mq settle", ALLOCSET_SMALL_SIZES);
 	for (int i = 0; i < n; i++)
@@ -193,11 +201,14 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 		bool		ok = true;
 		bool		dead = false;
 		bool		gone = false;
+		MqValues	row;
 
 		switch (a->verb)
 		{
 			case MQ_ACK:
-				ok = gone = mq_row_delete(&r, m->id, &m->tid, NULL);
+				ok = gone = mq_row_delete(&r, m->id, &m->tid, keep ? &row : NULL);
+				if (ok && keep)
+					mq_archive_row(&archive, &row, m->consumer);
 				break;
 			case MQ_NACK:
 				if (def->policy.max_attempts > 0 && attempts >= def->policy.max_attempts)
@@ -236,6 +247,8 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 			a->settled[m->arg] = ok;
 	}
 	mq_reader_done(&r);
+	if (keep && n > 0)
+		mq_archive_close(&archive);
 	MemoryContextDelete(row_context);
 	if (a->strict && done < a->n)
 		require_settled(def, a, marked, n);

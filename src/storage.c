@@ -332,6 +332,54 @@ by_key(MqReader *r, int64 id, HeapTuple tuple)
 	return false;
 }
 
+/*
+ * Whether a message with this dedup_id exists: committed and not deleted by a
+ * committed transaction, or inserted and not deleted by this one, be it by the
+ * running command.  Its id goes to *id.  Waits for nobody; raises 0A000 if the
+ * owner dropped the index.
+ */
+bool
+mq_row_by_dedup(MqReader *r, Datum dedup_id, int64 *id)
+{
+	Relation	index;
+	IndexScanDesc desc;
+	ScanKeyData key;
+	Snapshot	snapshot;
+	ItemPointer tid;
+	HeapTupleData tuple;
+	bool		found = false;
+
+	if (!OidIsValid(r->def->index[MQ_INDEX_DEDUP]))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("queue \"%s\" cannot take a dedup_id: an index of its table is missing",
+						r->def->name)));
+	index = index_open(r->def->index[MQ_INDEX_DEDUP], AccessShareLock);
+	snapshot = latest_snapshot();
+	snapshot->curcid = GetCurrentCommandId(false) + 1;
+	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+						   index->rd_indcollation[0], F_TEXTEQ, dedup_id);
+	desc = mq_compat_index_beginscan(r->rel, index, SnapshotAny, 1);
+	index_rescan(desc, &key, 1, NULL, 0);
+	while (!found && (tid = index_getnext_tid(desc, ForwardScanDirection)) != NULL)
+	{
+		bool		all_dead;
+
+		found = chain_visible(r, tid, snapshot, &tuple, &all_dead);
+		if (!found && all_dead)
+			desc->kill_prior_tuple = true;
+	}
+	if (found)
+	{
+		*id = tuple_id(r, &tuple);
+		LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
+	}
+	index_endscan(desc);
+	index_close(index, AccessShareLock);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
 static void
 read_row(MqReader *r, HeapTuple tuple, MqRow *row)
 {
@@ -680,25 +728,26 @@ insert_by_executor(MqDef *def, Relation rel, MqValues *values, int64 *id)
 	bool		inserted;
 	MemoryContext caller = CurrentMemoryContext;
 	Oid			outer = mq_own_insert;	/* a trigger there may enqueue here */
+	const int	first = values->null[MQ_COL_ID] ? 1 : 0;	/* id is column 0 */
 
 	refuse_deferred(def, rel);
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "INSERT INTO %s (", queue_table_name(rel));
-	for (int c = 1; c < MQ_NCOLS; c++)
-		appendStringInfo(&sql, "%s%s", c > 1 ? ", " : "", mq_column_names[c]);
-	appendStringInfoString(&sql, ") VALUES (");
-	for (int c = 1; c < MQ_NCOLS; c++)
-		appendStringInfo(&sql, "%s$%d", c > 1 ? ", " : "", c);
+	for (int c = first; c < MQ_NCOLS; c++)
+		appendStringInfo(&sql, "%s%s", c > first ? ", " : "", mq_column_names[c]);
+	appendStringInfo(&sql, ") %sVALUES (", first == 0 ? "OVERRIDING SYSTEM VALUE " : "");
+	for (int c = first; c < MQ_NCOLS; c++)
+		appendStringInfo(&sql, "%s$%d", c > first ? ", " : "", c - first + 1);
 	appendStringInfoString(&sql, ") RETURNING id");
-	for (int c = 1; c < MQ_NCOLS; c++)
+	for (int c = 0; c < MQ_NCOLS; c++)
 		nulls[c] = values->null[c] ? 'n' : ' ';
 
 	SPI_connect();
 	mq_own_insert = def->relid;
 	PG_TRY();
 	{
-		mq_run_as_owner(def->owner, sql.data, MQ_NCOLS - 1,
-						(Oid *) mq_column_types + 1, values->v + 1, nulls + 1,
+		mq_run_as_owner(def->owner, sql.data, MQ_NCOLS - first,
+						(Oid *) mq_column_types + first, values->v + first, nulls + first,
 						SPI_OK_INSERT_RETURNING, true);
 	}
 	PG_FINALLY();
@@ -852,15 +901,19 @@ note_row(MqTouch *t, const MqValues *values, ItemPointer tid)
 		mq_xact_note_new(t, &p);
 }
 
-static void
-next_id(MqDef *def, MqValues *values)
+/*
+ * Takes the message's id from the queue's sequence, for an insert to come;
+ * without this (id null) the insert does.
+ */
+void
+mq_row_choose_id(MqDef *def, MqValues *values)
 {
 	values->v[MQ_COL_ID] = Int64GetDatum(nextval_internal(def->sequence, false));
 	values->null[MQ_COL_ID] = false;
 }
 
 /*
- * Inserts one message, whose id is chosen here.  rel is locked with
+ * Inserts one message; it gets an id unless one was chosen.  rel is locked with
  * RowExclusiveLock.  False if a trigger of the owner's kept the row out.
  */
 bool
@@ -870,7 +923,8 @@ mq_row_insert(MqDef *def, Relation rel, MqValues *values, int64 *id)
 
 	if (!def->plain)
 		return insert_by_executor(def, rel, values, id);
-	next_id(def, values);
+	if (values->null[MQ_COL_ID])
+		mq_row_choose_id(def, values);
 	tuple = form_tuple(def, rel, values);
 	heap_insert(rel, tuple, GetCurrentCommandId(true), 0, NULL);
 	add_index_entries(def, rel, values, &tuple->t_self, 1);
@@ -917,7 +971,8 @@ mq_rows_insert(MqDef *def, Relation rel, MqValues *values, int n,
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < m; i++)
 		{
-			next_id(def, &values[done + i]);
+			if (values[done + i].null[MQ_COL_ID])
+				mq_row_choose_id(def, &values[done + i]);
 			ExecStoreHeapTuple(form_tuple(def, rel, &values[done + i]), slots[i], true);
 		}
 		heap_multi_insert(rel, slots, m, GetCurrentCommandId(true), 0, NULL);

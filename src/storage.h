@@ -86,6 +86,8 @@ extern void mq_scan_begin(MqScan *s, MqReader *r, int lane, MqPos from, int64 hi
 extern bool mq_scan_next(MqScan *s, MqSeen *seen);
 extern void mq_scan_end(MqScan *s);
 
+extern bool mq_row_by_dedup(MqReader *r, Datum dedup_id, int64 *id);
+extern void mq_row_choose_id(MqDef *def, MqValues *values);
 extern bool mq_row_insert(MqDef *def, Relation rel, MqValues *values, int64 *id);
 extern void mq_rows_insert(MqDef *def, Relation rel, MqValues *values, int n,
 						   int64 *ids, bool *inserted);

@@ -9,6 +9,7 @@
  */
 #include "worker.h"
 
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
@@ -51,6 +52,23 @@ trigger_queue(TriggerData *data)
 	return def;
 }
 
+/* An UPDATE may take a dedup_id away; a new one nobody would have checked. */
+static void
+refuse_other_dedup_id(MqDef *def, TupleDesc desc, HeapTuple before, HeapTuple after)
+{
+	AttrNumber	att = def->att[MQ_COL_DEDUP_ID];
+	bool		isnull;
+	bool		was_null;
+	Datum		is = heap_getattr(after, att, desc, &isnull);
+	Datum		was = heap_getattr(before, att, desc, &was_null);
+
+	if (!isnull &&
+		(was_null || !DatumGetBool(DirectFunctionCall2Coll(texteq, C_COLLATION_OID, was, is))))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the dedup_id of a message cannot be changed")));
+}
+
 /*
  * BEFORE INSERT OR UPDATE FOR EACH ROW: refuses what mq can't keep track of.
  * The rest is left to the table's constraints.
@@ -80,6 +98,7 @@ mq_sql_queue_before(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("the id of a message cannot be changed")));
+		refuse_other_dedup_id(def, desc, data->tg_trigtuple, tuple);
 	}
 	else if (mq_own_insert != def->relid)
 	{

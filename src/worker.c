@@ -30,12 +30,14 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "archive.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "clock.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "dedup.h"
 #include "guc.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -268,6 +270,8 @@ mq_worker_main(Datum arg)
 		if (not_before <= mq_steady())
 		{
 			List	   *relids;
+			TimestampTz dedup;
+			TimestampTz archives;
 
 			MemoryContextSwitchTo(context);
 			relids = queues_here();
@@ -304,6 +308,10 @@ mq_worker_main(Datum arg)
 				CHECK_FOR_INTERRUPTS();
 			}
 			MemoryContextSwitchTo(context);
+			dedup = mq_dedup_clean();
+			next = Min(next, dedup);
+			archives = mq_archive_upkeep();
+			next = Min(next, archives);
 			MemoryContextReset(context);
 			pgstat_report_stat(true);
 			pgstat_report_activity(STATE_IDLE, NULL);

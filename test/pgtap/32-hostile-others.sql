@@ -66,7 +66,8 @@ RESET ROLE;
 SELECT is_empty($$SELECT * FROM evil.seen WHERE what NOT LIKE 'eve%'$$, 'not even to a function in the condition');
 
 -- The catalog and what belongs to the extension.
-SELECT is(pg_temp.state_as('mqo_eve', sql), '42501', sql) FROM unnest(ARRAY['TABLE mq.queue$', 'TABLE mq.dedup$', 'TABLE mq.binding$', 'TABLE mq.exchange$', 'TABLE mq.exchange_grant$',
+SELECT is(pg_temp.state_as('mqo_eve', sql), '42501', sql) FROM unnest(ARRAY['TABLE mq.queue$', 'TABLE mq.dedup$', 'TABLE mq.dedup_unlogged$', $$SELECT mq.dedup_forget$('vic')$$, $$SELECT mq.archive_make$('vic')$$, $$SELECT mq.archive_own$('vic')$$, $$SELECT mq.archive_leaf$('vic', NULL)$$,
+    $$SELECT mq.archive_plan$('vic')$$, $$SELECT mq.archive_newest$('mq.q_vic')$$, 'TABLE mq.binding$', 'TABLE mq.exchange$', 'TABLE mq.exchange_grant$',
     $$UPDATE mq.queue$ SET dead_letter = 'eve'$$, $$INSERT INTO mq.queue$ (name) VALUES ('x')$$, $$SELECT mq.make_table$(0, 'x', false)$$, $$SELECT mq.forget$('vic')$$,
     $$SELECT mq.require_owner$('mqo_vic'::regrole, 'vic')$$, $$SELECT mq.pause$('mqo_vic'::regrole, 'vic')$$, $$SELECT mq.drop_queue$('mqo_vic'::regrole, 'vic', false)$$,
     $$SELECT mq.grant$('mqo_vic'::regrole, 'vic', 'mqo_eve', 'receive')$$, $$SELECT mq.revoke$('mqo_vic'::regrole, 'vic', 'mqo_vic', 'receive')$$, 'SELECT mq.worker_start$()',
