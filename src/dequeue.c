@@ -25,6 +25,7 @@
 
 #include "clock.h"
 #include "guc.h"
+#include "throttle.h"
 #include "pgstat.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
@@ -80,6 +81,21 @@ blocks_touched(void)
 	return pgBufferUsage.shared_blks_hit + pgBufferUsage.shared_blks_read;
 }
 
+/*
+ * Somebody is refused by the queue's limits, not knowing whether there is
+ * anything.  The partition is locked, at least shared.
+ */
+static void
+note_held(MqQueue *q, TimestampTz steady)
+{
+	TimestampTz next = mq_throttle_next(q, steady);
+
+	if (next == DT_NOEND)
+		q->refused = true;
+	else
+		mq_wake_listeners(q, next);
+}
+
 /* The lease is ours from here on; the record says so. The partition is locked. */
 static void
 open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
@@ -115,6 +131,28 @@ open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 }
 
 /*
+ * How many of the candidates wanted the queue's limits allow now.  Under a rate
+ * limit *now is looked up again: waiting for the lock shall not make two
+ * deliveries look closer than they are.  The partition is locked.
+ */
+static int
+allowed(MqQueue *q, int want, TimestampTz *now)
+{
+	TimestampTz steady = 0;
+	int64		room;
+
+	if (q->throttle.rate_limit > 0)
+	{
+		steady = mq_steady();
+		*now = mq_now();
+	}
+	room = mq_throttle_room(q, steady);
+	if (room == 0)
+		note_held(q, steady);
+	return (int) Min(want, room);
+}
+
+/*
  * Step 2.  Returns how many candidates were leased; if none, *next says what is
  * to be done instead.  The partition is locked.
  */
@@ -125,6 +163,7 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 	int			n = 0;
 
 	*next = MQ_NEXT_NONE;
+	want = allowed(q, want, &now);
 	while (n < want)
 	{
 		MqLease    *retry = mq_lease_retry(q, now);
@@ -182,6 +221,8 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 		open_lease(c, l, now, t);
 		n++;
 	}
+	if (n > 0 && q->throttle.rate_limit > 0)
+		mq_throttle_take(q, mq_steady(), n);
 	/* a scan taken on together with candidates is for the next round */
 	return n;
 }
@@ -217,6 +258,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 	int			kept = 0;
 	int			keep_until = n; /* candidates from here on go back unseen */
 	int			first = c->got;
+	int			given = 0;		/* candidates that were not delivered */
 	MqQueue    *q;
 	MqWakeList	wake = {0};
 
@@ -278,6 +320,8 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			/* dropped by a delete that came in between */
 			if (i < keep_until && t->look == MQ_LOOK_OK)
 				k++;
+			else
+				given++;
 			continue;
 		}
 		moved = memcmp(&l->tid, &t->was, sizeof(ItemPointerData)) != 0;
@@ -289,6 +333,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			 */
 			mq_return_claim(q, l);
 			record->lease = NULL;
+			given++;
 		}
 		else if (t->look == MQ_LOOK_OK)
 		{
@@ -337,6 +382,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 					mq_lane_defer(q, &t->place);
 			}
 			record->lease = NULL;
+			given++;
 		}
 	}
 	if (q)
@@ -347,8 +393,12 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		q->n.blocks_touched += b - c->blocks;
 		c->reader.examined = 0;
 		c->blocks = b;
+		mq_throttle_give(q, given);
 		if (keep_until < n)
 			mq_wake_pick(q, n - keep_until, &wake);
+		else if (given > 0 && q->throttle.rate_limit > 0)
+			mq_wake_pick(q, 1, &wake);	/* the next token is there sooner */
+		mq_wake_freed(q, &wake);
 	}
 	mq_unlock(partition);
 	mq_wake_send(&wake);
@@ -367,6 +417,19 @@ wait_for_scan(MqQueue *q)
 }
 
 /*
+ * Whether the queue's limits allow nothing now, as def has them too if that
+ * is what counts.
+ */
+static bool
+is_held(MqQueue *q, MqDef *def, TimestampTz steady)
+{
+	return (q->throttle_known ||
+			(q->throttle.max_in_flight == def->throttle.max_in_flight &&
+			 q->throttle.rate_limit == def->throttle.rate_limit)) &&
+		mq_throttle_room(q, steady) == 0;
+}
+
+/*
  * Whether there is certainly nothing to claim: known without a page and without
  * keeping others from looking as well.
  */
@@ -378,13 +441,17 @@ known_empty(MqDef *def)
 	TimestampTz steady = mq_steady();
 	MqQueue    *q;
 	bool		empty;
+	bool		held = false;
 
 	LWLockAcquire(lock, LW_SHARED);
 	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
 	empty = q && q->attached && q->signature == def->signature &&
 		(q->paused ||
 		 (q->nblocked == 0 && q->nprepared == 0 && q->nfailed == 0 &&
-		  mq_lease_next_deadline(q) > steady && !mq_lane_has_work(q, now)));
+		  mq_lease_next_deadline(q) > steady &&
+		  (!mq_lane_has_work(q, now) || (held = is_held(q, def, steady)))));
+	if (held)
+		note_held(q, steady);
 	if (empty)
 		q->dequeued = steady;	/* whoever writes it last is right */
 	LWLockRelease(lock);
@@ -420,6 +487,7 @@ claim(Claimer *c)
 		q = mq_queue_attach(c->def, c->rel);
 		c->touch->hint = q;
 		q->dequeued = steady;
+		mq_wait_unwatch(q);
 		if (q->paused)
 		{
 			mq_unlock(q->partition);
@@ -483,19 +551,31 @@ prepare_to_wait(MqDef *def, Relation rel, TimestampTz deadline)
 {
 	TimestampTz steady = mq_steady();
 	TimestampTz until;
+	TimestampTz next;
 	MqQueue    *q;
+	bool		idle;
 	long		ms = -1;
 
 	mq_wait_leave_other(def->relid);
 	q = mq_queue_attach(def, rel);
 
-	if (q->paused ||
-		(!mq_lane_has_work(q, mq_now()) && mq_lease_next_event(q) > steady))
+	idle = q->paused ||
+		(!mq_lane_has_work(q, mq_now()) && mq_lease_next_event(q) > steady);
+	next = mq_throttle_next(q, steady);
+	if (idle || (next > steady && mq_lease_next_deadline(q) > steady))
 	{
 		mq_wait_enter(q);
-		until = Min(deadline, Min(mq_steady_of(mq_lane_next_due(q)), mq_lease_next_event(q)));
 		if (q->paused)
 			until = deadline;
+		else if (idle)
+			until = Min(deadline, Min(mq_steady_of(mq_lane_next_due(q)), mq_lease_next_event(q)));
+		else if (next == DT_NOEND)
+		{
+			q->refused = true;
+			until = Min(deadline, mq_lease_next_deadline(q));
+		}
+		else
+			until = mq_wait_watch(q) ? Min(deadline, next) : deadline;
 		/* without a deadline of its own a sleep is cut to look around */
 		ms = mq_ms_until(until, steady, 1000);
 	}
@@ -642,9 +722,12 @@ give_back(Claimer *c)
 		if (c->receipt != 0 && record->receipt == c->receipt && q && mq_claim_is_mine(q, record))
 		{
 			mq_return_claim(q, record->lease);
+			mq_throttle_give(q, 1);
 			record->lease = NULL;
 		}
 	}
+	if (q)
+		mq_wake_freed(q, &wake);
 	mq_unlock(partition);
 	mq_wake_send(&wake);
 }

@@ -29,6 +29,7 @@
 #include "clock.h"
 #include "guc.h"
 #include "storage/procarray.h"
+#include "throttle.h"
 
 /* Whether this transaction still has what it claimed. */
 bool
@@ -251,6 +252,7 @@ commit(MqTouch *t, TransactionId xid)
 	{
 		q->paused = change->paused;
 		q->paused_known = true;
+		mq_throttle_set(q, &change->throttle, true);
 		mq_wake_all(q, &wake);
 		nready = mq_count_ready(q);
 	}
@@ -265,6 +267,7 @@ commit(MqTouch *t, TransactionId xid)
 	}
 	if (nready > wake.n && !q->paused)
 		want_notify(q, ready);
+	mq_wake_freed(q, &wake);
 	mq_unlock(partition);
 
 	mq_wake_send(&wake);
@@ -327,6 +330,7 @@ undo(MqTouch *t, SubTransactionId sub)
 		else
 		{
 			mq_return_claim(q, c->lease);
+			mq_throttle_give(q, 1);
 			nready++;
 		}
 	}
@@ -344,6 +348,7 @@ undo(MqTouch *t, SubTransactionId sub)
 		}
 	if (!q->paused)
 		mq_wake_pick(q, Max(nready, q->nblocked > 0), &wake);
+	mq_wake_freed(q, &wake);
 	mq_unlock(partition);
 
 	mq_wake_send(&wake);
@@ -422,6 +427,7 @@ prepare(MqTouch *t, TransactionId xid)
 	if (p->changed)
 	{
 		p->paused = t->changes.a[t->changes.n - 1].paused;
+		p->throttle = t->changes.a[t->changes.n - 1].throttle;
 		p->dropped = t->changes.a[t->changes.n - 1].dropped;
 	}
 	p->fresh_lo = p->fresh_hi = p->rows = p->enqueued = 0;
@@ -530,6 +536,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed)
 		{
 			q->paused = p->paused;
 			q->paused_known = true;
+			mq_throttle_set(q, &p->throttle, true);
 		}
 		if (p->truncate || p->dropped)
 		{
@@ -645,6 +652,7 @@ mq_outcome_retire(Oid relid)
 				q->nprepared--;
 				mq_prepared_free(p);
 			}
+			mq_wake_freed(q, &wake);
 		}
 		mq_unlock(partition);
 		mq_wake_send(&wake);
@@ -725,7 +733,10 @@ mq_release_session(MqReason reason)
 				}
 			}
 			if (n > 0)
+			{
 				mq_wake_pick(q, n, &wake);
+				mq_wake_freed(q, &wake);
+			}
 			any |= n > 0;
 		}
 		mq_unlock(partition);

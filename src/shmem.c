@@ -31,7 +31,8 @@
  * A slot may be given to another queue whenever it is idle and its partition
  * unlocked: whoever comes back to a queue finds it again by its key, the
  * remembered pointer being only a hint.  A slot with leases, waiters, a running
- * scan or prepared transactions is not idle.
+ * scan, prepared transactions or a rate limit that has just been used is not
+ * idle.
  *-------------------------------------------------------------------------
  */
 #include "shmem.h"
@@ -249,7 +250,8 @@ static bool
 queue_is_idle(MqQueue *q)
 {
 	if (q->nleases > 0 || q->nwaiters > 0 || q->nprepared > 0 ||
-		mq_shared->recount == q)
+		mq_shared->recount == q ||
+		(q->throttle.rate_limit > 0 && q->bucket_full > mq_steady()))
 		return false;
 	for (int i = 0; i < MQ_NLANES; i++)
 		if (q->lanes[i].scanner != -1)
@@ -402,6 +404,8 @@ mq_queue_remove(Oid dboid, Oid relid)
 	LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
 	mq_lock(partition);
 	q = mq_queue_find(dboid, relid, NULL);
+	if (q)
+		q->bucket_full = 0;
 	if (q && queue_is_idle(q))
 		free_slot(q);
 	mq_unlock(partition);

@@ -79,6 +79,13 @@ typedef struct MqBlocked
 	uint8		lane;
 } MqBlocked;
 
+/* The options that say how much may be delivered at once.  See throttle.c. */
+typedef struct MqThrottle
+{
+	int64		max_in_flight;	/* 0: without limit */
+	double		rate_limit;		/* deliveries a second; 0: without limit */
+} MqThrottle;
+
 /*
  * What a prepared transaction will do to a queue once it ends.
  */
@@ -91,6 +98,7 @@ typedef struct MqPrepared
 	bool		changed;		/* the definition: what follows if it commits */
 	bool		paused;
 	bool		dropped;
+	MqThrottle	throttle;
 	int64		fresh_lo;		/* its fresh rows, 0 = none */
 	int64		fresh_hi;
 	int64		rows;			/* change of the number of rows if it commits */
@@ -201,6 +209,14 @@ typedef struct MqQueue
 	TimestampTz last_used;
 	MqPolicy	policy;
 
+	MqThrottle	throttle;
+	bool		throttle_known; /* a commit has said so; the catalog may lag */
+	bool		refused;		/* somebody found all slots taken; a shared lock is
+								 * enough to set it */
+	int			watcher;		/* process number + 1 of the waiter who sleeps until
+								 * the next token only; 0: nobody */
+	double		bucket_full;	/* when the tokens are complete; steady */
+
 	MqLane		lanes[MQ_NLANES];
 	MqStock		stock_fresh[MQ_STOCK_FRESH];
 	MqStock		stock_other[MQ_NLANES - 1][MQ_STOCK_OTHER];
@@ -229,7 +245,8 @@ typedef struct MqQueue
 	int			audit_failures; /* how often it did not add up */
 
 	TimestampTz notified;		/* last notification by the worker; steady */
-	bool		notify;			/* a notification is due */
+	bool		notify;			/* a notification is due; a shared lock is
+								 * enough to set it */
 	TimestampTz dequeued;		/* last dequeue, waiting ones included; steady; a
 								 * shared lock is enough to write it */
 

@@ -22,6 +22,7 @@
 #include "clock.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "throttle.h"
 
 /* The queue this process waits for. */
 static struct
@@ -44,9 +45,8 @@ set_latch_of(int procno)
 	SetLatch(&ProcGlobal->allProcs[procno].procLatch);
 }
 
-/* Takes up to n waiters off the queue's list.  The partition is locked. */
-void
-mq_wake_pick(MqQueue *q, int64 n, MqWakeList *list)
+static void
+pick(MqQueue *q, int64 n, MqWakeList *list)
 {
 	while (n-- > 0 && !dlist_is_empty(&q->waiters) && list->n < MQ_WAKE_MAX)
 	{
@@ -58,13 +58,70 @@ mq_wake_pick(MqQueue *q, int64 n, MqWakeList *list)
 	}
 }
 
+/*
+ * Takes waiters off the queue's list for n messages, no more than may be
+ * delivered now (throttle.c).  The partition is locked.
+ */
+void
+mq_wake_pick(MqQueue *q, int64 n, MqWakeList *list)
+{
+	int64		slots = mq_throttle_slots(q);
+
+	if (n > slots)
+	{
+		q->refused = true;
+		n = Max(slots, 0);
+	}
+	if (n > 0 && q->throttle.rate_limit > 0)
+	{
+		int64		room = mq_throttle_room(q, mq_steady());
+
+		/* without a token, one has to watch when it comes */
+		n = room > 0 ? Min(n, room) : q->watcher == 0;
+	}
+	pick(q, n, list);
+}
+
+/*
+ * Leases of the queue may have ended: if somebody has found all slots taken
+ * and there is one again, a waiter is woken, or else whoever listens.  The
+ * partition is locked.
+ */
+void
+mq_wake_freed(MqQueue *q, MqWakeList *list)
+{
+	if (!q->refused || mq_throttle_slots(q) <= 0)
+		return;
+	q->refused = false;
+	if (q->paused)
+		return;
+	if (!dlist_is_empty(&q->waiters))
+		mq_wake_pick(q, 1, list);
+	else if (mq_count_ready(q) > 0)
+		mq_wake_listeners(q, DT_NOBEGIN);
+}
+
+/*
+ * What the limits keep back can be delivered from then on (steady): sessions
+ * that listen shall hear of it.  The partition is locked, at least shared.
+ */
+void
+mq_wake_listeners(MqQueue *q, TimestampTz when)
+{
+	/* a hint only: one who begins to listen now is told what is ready anyway */
+	if (my_database == NULL || my_database->listeners == 0)
+		return;
+	q->notify = true;
+	mq_worker_poke(Max(when, q->notified + 50 * 1000));
+}
+
 /* All of them, beyond the list's size too.  The partition is locked. */
 void
 mq_wake_all(MqQueue *q, MqWakeList *list)
 {
 	while (!dlist_is_empty(&q->waiters))
 	{
-		mq_wake_pick(q, MQ_WAKE_MAX, list);
+		pick(q, MQ_WAKE_MAX, list);
 		if (list->n == MQ_WAKE_MAX)
 			mq_wake_send(list);
 	}
@@ -102,6 +159,26 @@ mq_wait_enter(MqQueue *q)
 }
 
 /*
+ * Whether this process is to watch for the queue's next token: if nobody does
+ * so yet.  The partition is locked.
+ */
+bool
+mq_wait_watch(MqQueue *q)
+{
+	if (q->watcher == 0)
+		q->watcher = MqMyProcNumber() + 1;
+	return q->watcher == MqMyProcNumber() + 1;
+}
+
+/* It does not watch any more.  The partition is locked. */
+void
+mq_wait_unwatch(MqQueue *q)
+{
+	if (q->watcher == MqMyProcNumber() + 1)
+		q->watcher = 0;
+}
+
+/*
  * Stops waiting; a wake not needed goes to the next.  Takes the partition's
  * lock.
  */
@@ -126,6 +203,7 @@ mq_wait_leave(void)
 		if (w->queued)
 			dlist_delete(&w->node);
 		q->nwaiters--;
+		mq_wait_unwatch(q);
 		if (!q->paused &&
 			(mq_lane_has_work(q, now) || mq_lane_next_due(q) != DT_NOEND ||
 			 mq_lease_next_event(q) != DT_NOEND))

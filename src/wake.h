@@ -17,9 +17,13 @@ typedef struct MqWakeList
 } MqWakeList;
 
 extern void mq_wake_pick(MqQueue *q, int64 n, MqWakeList *list);
+extern void mq_wake_freed(MqQueue *q, MqWakeList *list);
+extern void mq_wake_listeners(MqQueue *q, TimestampTz when);
 extern void mq_wake_all(MqQueue *q, MqWakeList *list);
 extern void mq_wake_send(MqWakeList *list);
 extern void mq_wait_enter(MqQueue *q);
+extern bool mq_wait_watch(MqQueue *q);
+extern void mq_wait_unwatch(MqQueue *q);
 extern void mq_wait_leave(void);
 extern void mq_wait_leave_other(Oid relid);
 extern bool mq_wait_sleep(long timeout_ms);

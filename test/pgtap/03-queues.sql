@@ -99,7 +99,7 @@ SELECT is(pg_temp.state(format('SELECT mq.create_queue(''qbad'', %s)', options))
 -- Not built yet: refused, never accepted and ignored.
 CREATE TEMP TABLE later (options text);
 INSERT INTO later VALUES ($$ttl => '1 h'$$), ($$max_length => 10$$), ($$overflow => 'drop_head'$$), ($$ordered => true$$),
-    ($$dedup_window => '1 h'$$), ($$retain => '1 h'$$), ($$max_in_flight => 10$$), ($$rate_limit => 10$$),
+    ($$dedup_window => '1 h'$$), ($$retain => '1 h'$$),
     ($$dead_letter_exchange => 'x'$$), ($$dead_letter_key => 'x'$$);
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''qbad'', %s)', options)), '0A000', 'create_queue: not yet ' || options) FROM later;
 SELECT is(pg_temp.state(format('SELECT mq.alter_queue(''qd'', %s)', options)), '0A000', 'alter_queue: not yet ' || options) FROM later;
