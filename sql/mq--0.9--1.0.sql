@@ -52,3 +52,15 @@ BEGIN
     END IF;
 END
 $$;
+
+CREATE OR REPLACE FUNCTION mq.dequeue_any(
+    queues   text[],
+    max      integer DEFAULT 1,
+    lease    interval DEFAULT NULL,
+    wait     interval DEFAULT '0',
+    auto_ack boolean DEFAULT false,
+    session  boolean DEFAULT false,
+    consumer text DEFAULT NULL,
+    match    jsonb DEFAULT NULL)
+RETURNS SETOF mq.message LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'mq_sql_dequeue_any';

@@ -54,21 +54,33 @@ typedef struct Taken
 	int32		attempts;
 } Taken;
 
+/* One of the queues of a claim. */
+typedef struct Source
+{
+	MqDef	   *def;
+	Relation	rel;
+	MqTouch    *touch;
+	int64		duration;		/* of its leases */
+	int			got;			/* deliveries so far */
+} Source;
+
 /* A claim in progress. */
 typedef struct Claimer
 {
 	const MqDequeue *d;
-	MqDef	   *def;
+	Source	   *sources;		/* d->nqueues of them */
+	MqDef	   *def;			/* of the one that is being claimed from */
 	Relation	rel;
 	MqTouch    *touch;
 	MqReader	reader;
 	int64		receipt;
 	int64		duration;
-	int			got;
+	int			got;			/* over all of them */
 	MqDelivery *out;
 	int			max_out;
 	bool		peek;			/* only look whether there is one */
 	bool		full;			/* the lease table is full */
+	MqDef	   *full_def;		/* ... for this queue */
 	bool		ended;			/* the batch is complete */
 	bool		buried;			/* some went to the dead letters, which makes
 								 * room once this transaction has committed */
@@ -240,7 +252,8 @@ add_delivery(Claimer *c, Taken *t, const MqRow *row)
 	}
 	d = &c->out[c->got++];
 	d->row = *row;
-	d->claim = t->claim;
+	d->def = c->def;
+	d->duration = c->duration;
 	d->attempts = t->attempts;
 	d->reason = t->reason;
 	d->receipt = c->receipt;
@@ -533,21 +546,47 @@ claim(Claimer *c)
 		c->full = false;		/* what was taken may have made room */
 	}
 	mq_reader_done(&c->reader);
-	if (c->full && c->got == 0 && !c->peek && !c->buried)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no room to lease messages of queue \"%s\"", c->def->name),
-				 errhint("Too many messages are in flight; settle some, or raise mq.max_in_flight (now %d).",
-						 mq_max_in_flight)));
+	if (c->full)
+		c->full_def = c->def;
 	pfree(taken);
 }
 
 /*
- * Joins the waiters unless there is something to do at once.  Returns how long
- * to sleep in milliseconds, or -1.  The deadline is by the steady clock.
+ * The same from each queue in order, max over all.  Raises 53400 if that is
+ * nothing for want of room.
+ */
+static void
+claim_all(Claimer *c)
+{
+	c->full_def = NULL;
+	for (int i = 0; i < c->d->nqueues && c->got < c->d->max; i++)
+	{
+		Source	   *s = &c->sources[i];
+		int			before = c->got;
+
+		c->def = s->def;
+		c->rel = s->rel;
+		c->touch = s->touch;
+		c->duration = s->duration;
+		claim(c);
+		s->got += c->got - before;
+		if (c->ended)
+			break;
+	}
+	if (c->full_def && c->got == 0 && !c->peek && !c->buried)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no room to lease messages of queue \"%s\"", c->full_def->name),
+				 errhint("Too many messages are in flight; settle some, or raise mq.max_in_flight (now %d).",
+						 mq_max_in_flight)));
+}
+
+/*
+ * Joins the queue's waiters unless there is something to do at once.  Returns how
+ * long to sleep in milliseconds, or -1.  The deadline is by the steady clock.
  */
 static long
-prepare_to_wait(MqDef *def, Relation rel, TimestampTz deadline)
+join_waiters(MqDef *def, Relation rel, TimestampTz deadline)
 {
 	TimestampTz steady = mq_steady();
 	TimestampTz until;
@@ -556,15 +595,13 @@ prepare_to_wait(MqDef *def, Relation rel, TimestampTz deadline)
 	bool		idle;
 	long		ms = -1;
 
-	mq_wait_leave_other(def->relid);
 	q = mq_queue_attach(def, rel);
-
 	idle = q->paused ||
 		(!mq_lane_has_work(q, mq_now()) && mq_lease_next_event(q) > steady);
 	next = mq_throttle_next(q, steady);
 	if (idle || (next > steady && mq_lease_next_deadline(q) > steady))
 	{
-		mq_wait_enter(q);
+		mq_wait_enter(q, false);
 		if (q->paused)
 			until = deadline;
 		else if (idle)
@@ -583,6 +620,27 @@ prepare_to_wait(MqDef *def, Relation rel, TimestampTz deadline)
 	return ms;
 }
 
+/* The same for all queues of the claim. */
+static long
+prepare_to_wait(Claimer *c, TimestampTz deadline)
+{
+	Oid			relids[MQ_WAIT_QUEUES];
+	long		ms = -1;
+
+	for (int i = 0; i < c->d->nqueues; i++)
+		relids[i] = c->sources[i].def->relid;
+	mq_wait_leave_others(relids, c->d->nqueues);
+	for (int i = 0; i < c->d->nqueues; i++)
+	{
+		long		one = join_waiters(c->sources[i].def, c->sources[i].rel, deadline);
+
+		if (one < 0)
+			return -1;
+		ms = i == 0 ? one : Min(ms, one);
+	}
+	return ms;
+}
+
 /* Before claiming for somebody who may have gone while we slept. */
 static void
 check_client(void)
@@ -593,103 +651,148 @@ check_client(void)
 				 errmsg("connection to client lost")));
 }
 
+/* Opens all queues of the claim before anything is taken from one. */
 static void
-open_queue(Claimer *c)
+open_queues(Claimer *c)
 {
-	c->rel = mq_queue_open(c->d->queue, AccessShareLock, &c->def);
-	mq_require(c->def, ACL_SELECT | ACL_DELETE);
-	c->duration = c->d->session ? -1 :
-		c->d->lease >= 0 ? c->d->lease : c->def->policy.lease;
-	c->touch = mq_xact_touch(c->def->relid);
+	for (int i = 0; i < c->d->nqueues; i++)
+	{
+		Source	   *s = &c->sources[i];
+
+		s->rel = mq_queue_open(c->d->queues[i], AccessShareLock, &s->def);
+		mq_require(s->def, ACL_SELECT | ACL_DELETE);
+		s->duration = c->d->session ? -1 :
+			c->d->lease >= 0 ? c->d->lease : s->def->policy.lease;
+		s->touch = mq_xact_touch(s->def->relid);
+	}
+}
+
+/* Keeps the lock of those that delivered something. */
+static void
+close_queues(Claimer *c)
+{
+	for (int i = 0; i < c->d->nqueues; i++)
+	{
+		relation_close(c->sources[i].rel, c->sources[i].got > 0 ? NoLock : AccessShareLock);
+		c->sources[i].rel = NULL;
+	}
 }
 
 /*
- * Takes up to max messages, waiting for the first if asked to.  The deliveries
- * are allocated in the current memory context.  The caller calls mq_handed_out
- * when nothing can fail any more.  Holds AccessShareLock on the table until
- * the transaction ends if something was delivered, and none while asleep.
+ * Whether all queues are known to be empty: a look that needs no lock on their
+ * tables, as it touches nothing of them.
+ */
+static bool
+all_known_empty(const MqDequeue *d)
+{
+	bool		empty = true;
+
+	AcceptInvalidationMessages();
+	for (int i = 0; i < d->nqueues; i++)
+	{
+		MqDef	   *def = mq_def_lookup(d->queues[i], false);
+
+		if (def->refused)
+			return false;		/* opening it says why */
+		mq_require(def, ACL_SELECT | ACL_DELETE);
+		if (i == 0)
+			mq_worker_ensure();
+		empty = empty && known_empty(def);
+	}
+	return empty;
+}
+
+/* Deletes what was claimed from one queue: deliveries from .. to - 1. */
+static int
+ack_some(Claimer *c, int from, int to, int kept)
+{
+	MqDef	   *def;
+	Relation	rel = mq_queue_open(c->out[from].def->name, RowExclusiveLock, &def);
+	int64	   *ids = palloc(sizeof(int64) * (to - from));
+	MqSettleArgs a = {0};
+
+	for (int i = from; i < to; i++)
+		ids[i - from] = c->out[i].row.place.id;
+	a.verb = MQ_ACK;
+	a.n = to - from;
+	a.ids = ids;
+	a.receipts = &c->receipt;
+	a.one_receipt = true;
+	a.settled = palloc0(sizeof(bool) * a.n);
+	mq_settle(def, rel, &a);
+	relation_close(rel, NoLock);
+
+	/* somebody may have deleted a row since we looked */
+	for (int i = from; i < to; i++)
+		if (a.settled[i - from])
+			c->out[kept++] = c->out[i];
+	return kept;
+}
+
+/* auto_ack, queue by queue. */
+static void
+ack_all(Claimer *c)
+{
+	int			kept = 0;
+
+	for (int from = 0, to; from < c->got; from = to)
+	{
+		for (to = from + 1; to < c->got && c->out[to].def == c->out[from].def; to++)
+			;
+		kept = ack_some(c, from, to, kept);
+	}
+	c->got = kept;
+}
+
+/*
+ * Takes up to max messages, from the queues in the order given, waiting for the
+ * first if asked to.  The deliveries are allocated in the current memory context,
+ * those of one queue together.  The caller calls mq_handed_out for each queue
+ * when nothing can fail any more.  Holds AccessShareLock until the transaction
+ * ends on the tables of which something was delivered, and none while asleep.
+ * Raises what opening one of them raises before anything is claimed.
  */
 int
-mq_dequeue(const MqDequeue *d, MqDelivery **deliveries, MqDef **def)
+mq_dequeue(const MqDequeue *d, MqDelivery **deliveries)
 {
 	Claimer		c = {0};
 	TimestampTz deadline = d->wait > 0 ? mq_time_add(mq_steady(), d->wait) : DT_NOBEGIN;
 
 	mq_check_writable("mq.dequeue()");
-	if (d->wait == 0)
-	{
-		/* a look that needs no lock on the table, as it touches nothing of it */
-		AcceptInvalidationMessages();
-		*def = mq_def_lookup(d->queue, false);
-		if ((*def)->refused == NULL)
-		{
-			mq_require(*def, ACL_SELECT | ACL_DELETE);
-			mq_worker_ensure();
-			if (known_empty(*def))
-				return 0;
-		}
-	}
+	if (d->wait == 0 && all_known_empty(d))
+		return 0;
 	c.d = d;
-	open_queue(&c);
+	c.sources = palloc0(sizeof(Source) * d->nqueues);
+	open_queues(&c);
 	mq_worker_ensure();
-	claim(&c);
-	while (c.got == 0 && d->wait > 0 && mq_steady() < deadline && !(c.full && c.buried))
+	claim_all(&c);
+	while (c.got == 0 && d->wait > 0 && mq_steady() < deadline && !(c.full_def && c.buried))
 	{
-		long		ms = prepare_to_wait(c.def, c.rel, deadline);
+		long		ms = prepare_to_wait(&c, deadline);
 
 		if (ms >= 0)
 		{
-			relation_close(c.rel, AccessShareLock);
-			c.rel = NULL;
+			close_queues(&c);
 			mq_wait_sleep(ms);
 			check_client();
 			AcceptInvalidationMessages();
-			open_queue(&c);
+			open_queues(&c);
 			if (mq_steady() >= deadline)
 				break;
 		}
 		else
 			CHECK_FOR_INTERRUPTS();
-		claim(&c);
+		claim_all(&c);
 	}
 	mq_wait_leave();
-	if (c.got > 0)
-		relation_close(c.rel, NoLock);
-	else
-		relation_close(c.rel, AccessShareLock);
+	close_queues(&c);
 
 	for (int i = 0; i < c.got; i++)
-		c.out[i].until = c.duration < 0 || d->auto_ack ? DT_NOEND :
-			mq_time_add(mq_now(), c.duration);
-	if (d->auto_ack && c.got > 0)
-	{
-		int64	   *ids = palloc(sizeof(int64) * c.got);
-		MqSettleArgs a = {0};
-		Relation	rel = mq_queue_open(d->queue, RowExclusiveLock, &c.def);
-
-		for (int i = 0; i < c.got; i++)
-			ids[i] = c.out[i].row.place.id;
-		a.verb = MQ_ACK;
-		a.n = c.got;
-		a.ids = ids;
-		a.receipts = &c.receipt;
-		a.one_receipt = true;
-		a.settled = palloc0(sizeof(bool) * c.got);
-		mq_settle(c.def, rel, &a);
-		relation_close(rel, NoLock);
-
-		/* somebody may have deleted a row since we looked */
-		{
-			int			k = 0;
-
-			for (int i = 0; i < c.got; i++)
-				if (a.settled[i])
-					c.out[k++] = c.out[i];
-			c.got = k;
-		}
-	}
+		c.out[i].until = c.out[i].duration < 0 || d->auto_ack ? DT_NOEND :
+			mq_time_add(mq_now(), c.out[i].duration);
+	if (d->auto_ack)
+		ack_all(&c);
 	*deliveries = c.out;
-	*def = c.def;
 	return c.got;
 }
 
@@ -744,30 +847,32 @@ mq_wait(const char *queue, int64 timeout)
 	TimestampTz deadline = mq_time_add(mq_steady(), timeout);
 
 	mq_check_writable("mq.wait()");
-	d.queue = queue;
+	d.queues = &queue;
+	d.nqueues = 1;
 	d.max = 1;
 	d.lease = -1;
 	d.consumer = "";
 	c.d = &d;
+	c.sources = palloc0(sizeof(Source));
 	c.peek = true;
 	for (;;)
 	{
 		long		ms = -1;
 
 		PushActiveSnapshot(GetTransactionSnapshot());
-		open_queue(&c);
+		open_queues(&c);
 		mq_worker_ensure();
 		c.receipt = 0;
-		claim(&c);
+		claim_all(&c);
 		if (c.got > 0)
 			give_back(&c);
-		else if (!c.full && mq_steady() < deadline)
-			ms = prepare_to_wait(c.def, c.rel, deadline);
-		relation_close(c.rel, AccessShareLock);
+		else if (!c.full_def && mq_steady() < deadline)
+			ms = prepare_to_wait(&c, deadline);
+		relation_close(c.sources[0].rel, AccessShareLock);
 		PopActiveSnapshot();
 		InvalidateCatalogSnapshot();
 		/* there is one, even if the lease table has no room for it now */
-		if (c.got > 0 || c.full || mq_steady() >= deadline)
+		if (c.got > 0 || c.full_def || mq_steady() >= deadline)
 			break;
 		if (ms >= 0)
 			mq_wait_sleep(ms);

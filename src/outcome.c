@@ -176,6 +176,7 @@ commit(MqTouch *t, TransactionId xid)
 	TimestampTz now = 0;
 	TimestampTz steady = 0;
 	int64		nready = 0;
+	int64		woken = 0;
 	int64		rows;
 	int64		delayed;
 	int64		ready;
@@ -199,7 +200,7 @@ commit(MqTouch *t, TransactionId xid)
 	ready = mq_count_ready(q);
 	if (t->moves.n > 0)
 		now = mq_now();
-	if (t->claims.n > 0 || !dlist_is_empty(&q->waiters))
+	if (t->claims.n > 0 || mq_wake_wanted(q))
 		steady = mq_steady();
 
 	if (t->truncated != InvalidSubTransactionId || dropped)
@@ -258,14 +259,14 @@ commit(MqTouch *t, TransactionId xid)
 	}
 	else if (q->paused)
 		nready = 0;
-	if (!dlist_is_empty(&q->waiters))
+	if (mq_wake_wanted(q))
 	{
 		/* one more to watch a time before that at which it looks around anyway */
 		if (first_event < steady + USECS_PER_SEC || q->nblocked > 0)
 			nready = Max(nready, 1);
-		mq_wake_pick(q, nready, &wake);
+		woken = mq_wake_pick(q, nready, &wake);
 	}
-	if (nready > wake.n && !q->paused)
+	if (nready > woken && !q->paused)
 		want_notify(q, ready);
 	mq_wake_freed(q, &wake);
 	mq_unlock(partition);

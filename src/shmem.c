@@ -11,7 +11,7 @@
  *				relation).  Holds lanes, lists, counters, waiters.
  *	  MqLease	one for each message in flight or waiting in memory for its
  *				retry, in a hash table that is divided among the partitions.
- *	  MqWaiter	one for each process, indexed by its process number.
+ *	  MqWaiter	some for each process, indexed by its process number.
  *	  MqAnnounced one for each process about to commit; see announce.c.
  *	  MqDatabase one for each database seen, for the launcher.
  *
@@ -87,7 +87,7 @@ shared_size(void)
 	size = add_size(size, MAXALIGN(mul_size(mq_max_queues, sizeof(MqQueue))));
 	size = add_size(size, MAXALIGN(mul_size(mq_max_in_flight, sizeof(MqLease))));
 	size = add_size(size, MAXALIGN(mul_size(mul_size(buckets_per_partition(), MQ_PARTITIONS), sizeof(MqLease *))));
-	size = add_size(size, MAXALIGN(mul_size(n_waiters(), sizeof(MqWaiter))));
+	size = add_size(size, MAXALIGN(mul_size(n_waiters() * MQ_WAIT_QUEUES, sizeof(MqWaiter))));
 	size = add_size(size, MAXALIGN(mul_size(n_waiters(), sizeof(MqAnnounced))));
 	size = add_size(size, MAXALIGN(mul_size(n_waiters(), sizeof(pg_atomic_uint32))));
 	size = add_size(size, MAXALIGN(mul_size(N_PREPARED, sizeof(MqPrepared))));
@@ -123,7 +123,7 @@ startup(void)
 	mq_buckets = (MqLease **) p;
 	p += MAXALIGN((Size) buckets_per_partition() * MQ_PARTITIONS * sizeof(MqLease *));
 	mq_waiters = (MqWaiter *) p;
-	p += MAXALIGN(n_waiters() * sizeof(MqWaiter));
+	p += MAXALIGN(n_waiters() * MQ_WAIT_QUEUES * sizeof(MqWaiter));
 	mq_announced = (MqAnnounced *) p;
 	p += MAXALIGN(n_waiters() * sizeof(MqAnnounced));
 	mq_announced_xids = (pg_atomic_uint32 *) p;
@@ -164,10 +164,11 @@ startup(void)
 		mq_shared->nfree = mq_max_in_flight;
 		for (int i = 0; i < n_waiters(); i++)
 		{
-			mq_waiters[i].procno = i;
 			SpinLockInit(&mq_announced[i].lock);
 			pg_atomic_init_u32(&mq_announced_xids[i], InvalidTransactionId);
 		}
+		for (int i = 0; i < n_waiters() * MQ_WAIT_QUEUES; i++)
+			mq_waiters[i].procno = i / MQ_WAIT_QUEUES;
 		ConditionVariableInit(&mq_shared->announce_done);
 		pg_atomic_init_u32(&mq_shared->announce_waiters, 0);
 		dlist_init(&mq_shared->free_prepared);
@@ -382,6 +383,7 @@ mq_queue_create(Oid dboid, Oid relid, bool *created)
 		dlist_init(&q->failed);
 		dlist_init(&q->prepared);
 		dlist_init(&q->waiters);
+		dlist_init(&q->matchers);
 		q->n.counted_until = DT_NOBEGIN;
 		q->n.count_next = DT_NOBEGIN;
 		q->audit_sum = -1;

@@ -238,7 +238,8 @@ typedef struct MqQueue
 	int			nprepared;
 
 	dlist_head	waiters;		/* MqWaiter, first come first woken */
-	int			nwaiters;
+	dlist_head	matchers;		/* those who wait for certain messages only */
+	int			nwaiters;		/* both, woken ones who have not left included */
 
 	TimestampTz audited;		/* last audit by the worker (steady) ... */
 	int64		audit_sum;		/* ... and what it added up then */
@@ -253,13 +254,18 @@ typedef struct MqQueue
 	MqCounters	n;
 } MqQueue;
 
-/* One process waiting for messages. Indexed by process number. */
+/*
+ * One process waiting for messages of one queue; each process has
+ * MQ_WAIT_QUEUES of them.  Under the lock of the queue it waits for.
+ */
+#define MQ_WAIT_QUEUES	64
 typedef struct MqWaiter
 {
 	dlist_node	node;
 	int			procno;
-	bool		queued;
-	bool		woken;			/* taken off the list by somebody's wake */
+	bool		queued;			/* false: woken, or not waiting; its process
+								 * also looks without the lock */
+	bool		matching;		/* in matchers, not in waiters */
 } MqWaiter;
 
 /* What a process is about to commit.  See announce.c. */
@@ -344,8 +350,8 @@ extern MqShared *mq_shared;
 extern MqQueue *mq_queues;
 extern MqLease *mq_leases;
 extern MqLease **mq_buckets;
-extern MqWaiter *mq_waiters;
-extern MqAnnounced *mq_announced;	/* by process number, like mq_waiters */
+extern MqWaiter *mq_waiters;	/* MQ_WAIT_QUEUES by process number */
+extern MqAnnounced *mq_announced;	/* by process number */
 extern pg_atomic_uint32 *mq_announced_xids;
 extern uint32 mq_bucket_mask;	/* within one partition */
 
