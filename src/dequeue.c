@@ -18,6 +18,9 @@
  *
  * A message on its last attempt is delivered alone: it ends the batch before
  * it, or is the only one.
+ *
+ * With match, step 2 leases what match.c has found by looking, and what turns out
+ * not to fit any more goes back like what is not wanted.
  */
 #include "dequeue.h"
 
@@ -49,6 +52,7 @@ typedef struct Taken
 	MqLook		look;
 	bool		from_failed;
 	bool		early;			/* its time has not come: place says when */
+	bool		back;			/* it goes back where it was */
 	MqPlace		place;
 	MqReason	reason;
 	int32		attempts;
@@ -62,6 +66,7 @@ typedef struct Source
 	MqTouch    *touch;
 	int64		duration;		/* of its leases */
 	int			got;			/* deliveries so far */
+	TimestampTz next;			/* with match: when another comes due; wall */
 } Source;
 
 /* A claim in progress. */
@@ -75,6 +80,7 @@ typedef struct Claimer
 	MqReader	reader;
 	int64		receipt;
 	int64		duration;
+	MqMatch		match;			/* if d->match */
 	int			got;			/* over all of them */
 	MqDelivery *out;
 	int			max_out;
@@ -164,6 +170,52 @@ allowed(MqQueue *q, int want, TimestampTz *now)
 	return (int) Min(want, room);
 }
 
+/* Leases a failed delivery again. The partition is locked. */
+static void
+take_retry(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
+{
+	t->tid = mq_lease_place(l).tid;
+	t->was = l->tid;
+	t->lane = MQ_LANE_DUE(l->priority);
+	t->pos = (MqPos) {l->until, l->id};
+	t->from_failed = true;
+	t->attempts = l->attempts;
+	t->reason = l->reason;
+	mq_lease_reopen(l);
+	open_lease(c, l, now, t);
+}
+
+/*
+ * Leases a message that is not leased; false if there is no room.  The
+ * partition is locked.
+ */
+static bool
+take_new(Claimer *c, MqQueue *q, int lane, MqPos pos, ItemPointer tid,
+		 TimestampTz now, Taken *t)
+{
+	MqLease    *l = mq_lease_new(q, pos.id);
+
+	if (l == NULL)
+	{
+		c->full = true;
+		return false;
+	}
+	l->attempts = 0;
+	l->tid = *tid;
+	l->relnode = q->relnode;
+	l->priority = MQ_LANE_PRIORITY(lane);
+	l->ready_at = MQ_LANE_IS_DUE(lane) ? pos.t : DT_NOBEGIN;
+	mq_count_leased(q, l->ready_at, 1);
+	t->tid = t->was = *tid;
+	t->lane = lane;
+	t->pos = pos;
+	t->from_failed = false;
+	t->reason = MQ_REASON_NONE;
+	t->attempts = 0;
+	open_lease(c, l, now, t);
+	return true;
+}
+
 /*
  * Step 2.  Returns how many candidates were leased; if none, *next says what is
  * to be done instead.  The partition is locked.
@@ -180,31 +232,19 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 	{
 		MqLease    *retry = mq_lease_retry(q, now);
 		MqCandidate cand;
-		MqLease    *l;
-		Taken	   *t = &taken[n];
 		int			limit = retry ? MQ_LANE_DUE(retry->priority) : MQ_NLANES;
 
 		*next = mq_lane_next(q, now, limit, &cand, job);
 		if (*next == MQ_NEXT_NONE && retry)
 		{
-			t->tid = mq_lease_place(retry).tid;
-			t->was = retry->tid;
-			t->lane = MQ_LANE_DUE(retry->priority);
-			t->pos = (MqPos) {retry->until, retry->id};
-			t->from_failed = true;
-			t->attempts = retry->attempts;
-			t->reason = retry->reason;
-			mq_lease_reopen(retry);
-			open_lease(c, retry, now, t);
-			n++;
+			take_retry(c, retry, now, &taken[n++]);
 			continue;
 		}
 		if (*next != MQ_NEXT_ROW)
 			break;
 		if (mq_lease_find(q, cand.pos.id) != NULL)
 			continue;			/* listed twice; the lease's end lists it anew */
-		l = mq_lease_new(q, cand.pos.id);
-		if (l == NULL)
+		if (!take_new(c, q, cand.lane, cand.pos, &cand.tid, now, &taken[n]))
 		{
 			MqPlace		p;
 
@@ -214,28 +254,48 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 			p.timed = MQ_LANE_IS_DUE(cand.lane);
 			p.ready_at = cand.pos.t;
 			mq_lane_add(q, &p);
-			c->full = true;
 			*next = MQ_NEXT_NONE;
 			break;
 		}
-		l->attempts = 0;
-		l->tid = cand.tid;
-		l->relnode = q->relnode;
-		l->priority = MQ_LANE_PRIORITY(cand.lane);
-		l->ready_at = MQ_LANE_IS_DUE(cand.lane) ? cand.pos.t : DT_NOBEGIN;
-		mq_count_leased(q, l->ready_at, 1);
-		t->tid = t->was = cand.tid;
-		t->lane = cand.lane;
-		t->pos = cand.pos;
-		t->from_failed = false;
-		t->reason = MQ_REASON_NONE;
-		t->attempts = 0;
-		open_lease(c, l, now, t);
 		n++;
 	}
 	if (n > 0 && q->throttle.rate_limit > 0)
 		mq_throttle_take(q, mq_steady(), n);
 	/* a scan taken on together with candidates is for the next round */
+	return n;
+}
+
+/*
+ * Step 2 with match: leases those found by it that still can be.  The partition
+ * is locked.
+ */
+static int
+take_found(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken,
+		   const MqFound *found, int nfound)
+{
+	int			want = allowed(q, nfound, &now);
+	int			n = 0;
+
+	for (int i = 0; i < nfound && n < want && !q->paused; i++)
+	{
+		const MqFound *f = &found[i];
+		MqLease    *l = mq_lease_find(q, f->id);
+		ItemPointerData tid = f->tid;
+
+		if (f->failed)
+		{
+			if (l && l->state == MQ_LEASE_FAILED && l->until <= now && !mq_lease_is_spent(l))
+				take_retry(c, l, now, &taken[n++]);
+		}
+		else if (l == NULL)
+		{
+			if (!take_new(c, q, f->lane, f->pos, &tid, now, &taken[n]))
+				break;
+			n++;
+		}
+	}
+	if (n > 0 && q->throttle.rate_limit > 0)
+		mq_throttle_take(q, mq_steady(), n);
 	return n;
 }
 
@@ -280,10 +340,19 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		Taken	   *t = &taken[i];
 		MqRow		row;
 
-		t->early = false;
+		t->early = t->back = false;
 		t->look = mq_row_look(&c->reader, t->id, &t->tid, &row, &t->holder);
+
+		/* found by match, it may still be on a list: what holds it is not noted */
+		if (c->d->match && !t->from_failed && t->look == MQ_LOOK_HELD)
+			t->back = true;
 		if (t->look != MQ_LOOK_OK)
 			continue;
+		if (c->d->match && !mq_match_fits(&c->reader, row.tuple, c->d->match))
+		{
+			t->back = true;
+			continue;
+		}
 		if (!t->from_failed)
 		{
 			t->attempts = row.attempts;
@@ -331,14 +400,14 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		if (!mq_claim_is_mine(q, record))
 		{
 			/* dropped by a delete that came in between */
-			if (i < keep_until && t->look == MQ_LOOK_OK)
+			if (i < keep_until && t->look == MQ_LOOK_OK && !t->back)
 				k++;
 			else
 				given++;
 			continue;
 		}
 		moved = memcmp(&l->tid, &t->was, sizeof(ItemPointerData)) != 0;
-		if (i >= keep_until || (t->look != MQ_LOOK_OK && moved))
+		if (i >= keep_until || t->back || (t->look != MQ_LOOK_OK && moved))
 		{
 			/*
 			 * Not wanted now, or an UPDATE has committed since we looked, which
@@ -409,8 +478,8 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		mq_throttle_give(q, given);
 		if (keep_until < n)
 			mq_wake_pick(q, n - keep_until, &wake);
-		else if (given > 0 && q->throttle.rate_limit > 0)
-			mq_wake_pick(q, 1, &wake);	/* the next token is there sooner */
+		else if (given > 0 && (q->throttle.rate_limit > 0 || c->d->match))
+			mq_wake_pick(q, 1, &wake);	/* a token is there sooner; it can be taken */
 		mq_wake_freed(q, &wake);
 	}
 	mq_unlock(partition);
@@ -472,17 +541,46 @@ known_empty(MqDef *def)
 }
 
 /*
+ * One round of a claim with match; whether there may be more.
+ */
+static bool
+claim_found(Claimer *c, TimestampTz now, Taken *taken, MqFound *found, int want)
+{
+	int			nfound = mq_match_find(&c->match, &c->reader, now, want, found);
+	MqQueue    *q;
+	int			n;
+
+	if (nfound == 0)
+		return false;
+	c->full = false;
+	q = mq_queue_attach(c->def, c->rel);
+	n = take_found(c, q, now, taken, found, nfound);
+	mq_unlock(q->partition);
+	if (n > 0)
+		sift(c, taken, n, now);
+	return nfound == want && !c->full;
+}
+
+/*
  * Claims up to max messages that are there now.  The table is locked.
  */
 static void
 claim(Claimer *c)
 {
 	Taken	   *taken;
+	MqFound    *found = NULL;
 	static MqScanJob job;		/* large, and a process scans one lane at a time */
 	bool		retired = false;
 	bool		helped = false;
 
 	taken = palloc(sizeof(Taken) * Min(c->d->max, BATCH));
+	if (c->d->match)
+	{
+		found = palloc(sizeof(MqFound) * Min(c->d->max, BATCH));
+		c->match.headers = c->d->match;
+		c->match.budget = MQ_MATCH_ROWS;
+		c->match.next = DT_NOEND;
+	}
 	mq_reader_init(&c->reader, c->def, c->rel);
 	c->blocks = blocks_touched();
 	c->full = c->ended = false;
@@ -521,6 +619,14 @@ claim(Claimer *c)
 			c->buried |= mq_retry_bury(c->def) > 0;
 			helped = true;
 			continue;
+		}
+		if (c->d->match)
+		{
+			want = allowed(q, want, &now);
+			mq_unlock(q->partition);
+			if (want > 0 && claim_found(c, now, taken, found, want))
+				continue;
+			break;
 		}
 		n = take(c, q, now, taken, want, &next, &job);
 		if (n == 0 && next == MQ_NEXT_WAIT)
@@ -570,6 +676,7 @@ claim_all(Claimer *c)
 		c->duration = s->duration;
 		claim(c);
 		s->got += c->got - before;
+		s->next = c->match.next;
 		if (c->ended)
 			break;
 	}
@@ -620,25 +727,57 @@ join_waiters(MqDef *def, Relation rel, TimestampTz deadline)
 	return ms;
 }
 
+/*
+ * The same with match.  Whether there is something for us no look at the queue
+ * can say, so whoever was not yet among the waiters has to claim once more.
+ */
+static long
+join_matchers(Source *s, TimestampTz deadline)
+{
+	MqQueue    *q = mq_queue_attach(s->def, s->rel);
+	TimestampTz steady = mq_steady();
+	TimestampTz until = deadline;
+	long		ms = -1;
+
+	if (mq_wait_enter(q, true))
+	{
+		TimestampTz next = mq_throttle_next(q, steady);
+
+		if (!q->paused)
+			until = Min(until, Min(mq_steady_of(s->next), mq_lease_next_deadline(q)));
+		if (next == DT_NOEND)
+			q->refused = true;
+		else if (next > steady)
+			until = Min(deadline, next);
+		ms = mq_ms_until(until, steady, 1000);
+	}
+	mq_unlock(q->partition);
+	return ms;
+}
+
 /* The same for all queues of the claim. */
 static long
 prepare_to_wait(Claimer *c, TimestampTz deadline)
 {
 	Oid			relids[MQ_WAIT_QUEUES];
-	long		ms = -1;
+	long		ms = 1000;
+	bool		again = false;
 
 	for (int i = 0; i < c->d->nqueues; i++)
 		relids[i] = c->sources[i].def->relid;
 	mq_wait_leave_others(relids, c->d->nqueues);
 	for (int i = 0; i < c->d->nqueues; i++)
 	{
-		long		one = join_waiters(c->sources[i].def, c->sources[i].rel, deadline);
+		Source	   *s = &c->sources[i];
+		long		one = c->d->match ? join_matchers(s, deadline) :
+			join_waiters(s->def, s->rel, deadline);
 
-		if (one < 0)
-			return -1;
-		ms = i == 0 ? one : Min(ms, one);
+		again |= one < 0;
+		if (again && !c->d->match)
+			break;
+		ms = Min(ms, one);
 	}
-	return ms;
+	return again ? -1 : ms;
 }
 
 /* Before claiming for somebody who may have gone while we slept. */

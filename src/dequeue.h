@@ -6,6 +6,7 @@
 #ifndef MQ_DEQUEUE_H
 #define MQ_DEQUEUE_H
 
+#include "match.h"
 #include "settle.h"
 
 typedef struct MqDequeue
@@ -18,6 +19,7 @@ typedef struct MqDequeue
 	bool		auto_ack;
 	bool		session;
 	const char *consumer;
+	Jsonb	   *match;			/* headers that the messages must contain, or NULL */
 } MqDequeue;
 
 /* One delivery: the row and what the lease adds. */

@@ -392,8 +392,12 @@ dequeue(FunctionCallInfo fcinfo, const char *const *queues, int nqueues, int at)
 	d.consumer = PG_ARGISNULL(at + 5) ? application_name : text_to_cstring(PG_GETARG_TEXT_PP(at + 5));
 	if (d.consumer == NULL)
 		d.consumer = "";
-	if (!PG_ARGISNULL(at + 6))
-		not_yet("argument match");
+	d.match = PG_ARGISNULL(at + 6) ? NULL : PG_GETARG_JSONB_P(at + 6);
+	if (d.match && !JB_ROOT_IS_OBJECT(d.match))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("match must be an object"),
+				 errdetail("It holds the headers that messages must have.")));
 	if (d.session)
 		mq_worker_init_session();
 
