@@ -45,8 +45,6 @@ BEGIN
         ('max_length', options.max_length IS NOT NULL),
         ('overflow', options.overflow <> usual.overflow),
         ('ordered', options.ordered),
-        ('max_in_flight', options.max_in_flight IS NOT NULL),
-        ('rate_limit', options.rate_limit IS NOT NULL),
         ('dead_letter_exchange', options.dead_letter_exchange IS NOT NULL),
         ('dead_letter_key', options.dead_letter_key IS NOT NULL)
     ) AS later (option, used)
@@ -531,3 +529,20 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION mq.replay$(text, timestamptz, timestamptz) IS 'mq.replay with the caller''s own privileges';
+
+
+--
+-- Several queues with one wait
+--
+
+CREATE OR REPLACE FUNCTION mq.dequeue_any(
+    queues   text[],
+    max      integer DEFAULT 1,
+    lease    interval DEFAULT NULL,
+    wait     interval DEFAULT '0',
+    auto_ack boolean DEFAULT false,
+    session  boolean DEFAULT false,
+    consumer text DEFAULT NULL,
+    match    jsonb DEFAULT NULL)
+RETURNS SETOF mq.message LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 10
+AS 'MODULE_PATHNAME', 'mq_sql_dequeue_any';

@@ -42,6 +42,7 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "throttle.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -196,6 +197,21 @@ interval_column(HeapTuple tup, TupleDesc desc, Oid relid, const char *col)
 	return isnull ? 0 : mq_interval_us(DatumGetIntervalP(d));
 }
 
+/* The limits in a row of mq.queue$, which is relation relid. */
+MqThrottle
+mq_throttle_columns(HeapTuple tup, TupleDesc desc, Oid relid)
+{
+	MqThrottle	t;
+	bool		isnull;
+	Datum		d;
+
+	d = heap_getattr(tup, get_attnum(relid, "max_in_flight"), desc, &isnull);
+	t.max_in_flight = isnull ? 0 : DatumGetInt64(d);
+	d = heap_getattr(tup, get_attnum(relid, "rate_limit"), desc, &isnull);
+	t.rate_limit = isnull ? 0 : DatumGetFloat8(d);
+	return t;
+}
+
 /* Reads the options; false if mq.queue$ has no such row. */
 static bool
 load_options(MqDef *def)
@@ -233,6 +249,7 @@ load_options(MqDef *def)
 		def->policy.backoff_limit = interval_column(tup, desc, relid, "backoff_limit");
 		d = heap_getattr(tup, get_attnum(relid, "max_attempts"), desc, &isnull);
 		def->policy.max_attempts = isnull ? 0 : DatumGetInt32(d);
+		def->throttle = mq_throttle_columns(tup, desc, relid);
 		d = heap_getattr(tup, get_attnum(relid, "dead_letter"), desc, &isnull);
 		def->dead_letter[0] = '\0';
 		if (!isnull)
@@ -694,6 +711,7 @@ mq_queue_try_attach(MqDef *def, Relation rel)
 		q->n.count_next = DT_NOBEGIN;
 	}
 	q->policy = def->policy;
+	mq_throttle_set(q, &def->throttle, false);
 	q->last_used = GetCurrentStatementStartTimestamp();
 	return q;
 }

@@ -8,6 +8,7 @@
 
 #include "shmem.h"
 
+#include "access/htup.h"
 #include "nodes/execnodes.h"
 #include "storage/lockdefs.h"
 #include "utils/acl.h"
@@ -57,6 +58,7 @@ typedef struct MqDef
 	const char *refused;		/* why the table can't serve as a queue */
 	uint32		signature;
 	MqPolicy	policy;
+	MqThrottle	throttle;
 	char		dead_letter[NAMEDATALEN];	/* "" = none */
 	bool		paused;
 	bool		archived;		/* acknowledged messages go to the archive */
@@ -67,6 +69,7 @@ typedef struct MqDef
 extern const char *const mq_column_names[MQ_NCOLS];
 extern const Oid mq_column_types[MQ_NCOLS];
 
+extern MqThrottle mq_throttle_columns(HeapTuple tup, TupleDesc desc, Oid relid);
 extern Oid	mq_schema_oid(bool missing_ok);
 extern Oid	mq_catalog_table(const char *name, bool missing_ok);
 extern MqDef *mq_def_lookup(const char *name, bool missing_ok);

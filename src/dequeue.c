@@ -18,6 +18,9 @@
  *
  * A message on its last attempt is delivered alone: it ends the batch before
  * it, or is the only one.
+ *
+ * With match, step 2 leases what match.c has found by looking, and what turns out
+ * not to fit any more goes back like what is not wanted.
  */
 #include "dequeue.h"
 
@@ -25,6 +28,7 @@
 
 #include "clock.h"
 #include "guc.h"
+#include "throttle.h"
 #include "pgstat.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
@@ -48,26 +52,41 @@ typedef struct Taken
 	MqLook		look;
 	bool		from_failed;
 	bool		early;			/* its time has not come: place says when */
+	bool		back;			/* it goes back where it was */
 	MqPlace		place;
 	MqReason	reason;
 	int32		attempts;
 } Taken;
 
+/* One of the queues of a claim. */
+typedef struct Source
+{
+	MqDef	   *def;
+	Relation	rel;
+	MqTouch    *touch;
+	int64		duration;		/* of its leases */
+	int			got;			/* deliveries so far */
+	TimestampTz next;			/* with match: when another comes due; wall */
+} Source;
+
 /* A claim in progress. */
 typedef struct Claimer
 {
 	const MqDequeue *d;
-	MqDef	   *def;
+	Source	   *sources;		/* d->nqueues of them */
+	MqDef	   *def;			/* of the one that is being claimed from */
 	Relation	rel;
 	MqTouch    *touch;
 	MqReader	reader;
 	int64		receipt;
 	int64		duration;
-	int			got;
+	MqMatch		match;			/* if d->match */
+	int			got;			/* over all of them */
 	MqDelivery *out;
 	int			max_out;
 	bool		peek;			/* only look whether there is one */
 	bool		full;			/* the lease table is full */
+	MqDef	   *full_def;		/* ... for this queue */
 	bool		ended;			/* the batch is complete */
 	bool		buried;			/* some went to the dead letters, which makes
 								 * room once this transaction has committed */
@@ -78,6 +97,21 @@ static int64
 blocks_touched(void)
 {
 	return pgBufferUsage.shared_blks_hit + pgBufferUsage.shared_blks_read;
+}
+
+/*
+ * Somebody is refused by the queue's limits, not knowing whether there is
+ * anything.  The partition is locked, at least shared.
+ */
+static void
+note_held(MqQueue *q, TimestampTz steady)
+{
+	TimestampTz next = mq_throttle_next(q, steady);
+
+	if (next == DT_NOEND)
+		q->refused = true;
+	else
+		mq_wake_listeners(q, next);
 }
 
 /* The lease is ours from here on; the record says so. The partition is locked. */
@@ -115,6 +149,74 @@ open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 }
 
 /*
+ * How many of the candidates wanted the queue's limits allow now.  Under a rate
+ * limit *now is looked up again: waiting for the lock shall not make two
+ * deliveries look closer than they are.  The partition is locked.
+ */
+static int
+allowed(MqQueue *q, int want, TimestampTz *now)
+{
+	TimestampTz steady = 0;
+	int64		room;
+
+	if (q->throttle.rate_limit > 0)
+	{
+		steady = mq_steady();
+		*now = mq_now();
+	}
+	room = mq_throttle_room(q, steady);
+	if (room == 0)
+		note_held(q, steady);
+	return (int) Min(want, room);
+}
+
+/* Leases a failed delivery again. The partition is locked. */
+static void
+take_retry(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
+{
+	t->tid = mq_lease_place(l).tid;
+	t->was = l->tid;
+	t->lane = MQ_LANE_DUE(l->priority);
+	t->pos = (MqPos) {l->until, l->id};
+	t->from_failed = true;
+	t->attempts = l->attempts;
+	t->reason = l->reason;
+	mq_lease_reopen(l);
+	open_lease(c, l, now, t);
+}
+
+/*
+ * Leases a message that is not leased; false if there is no room.  The
+ * partition is locked.
+ */
+static bool
+take_new(Claimer *c, MqQueue *q, int lane, MqPos pos, ItemPointer tid,
+		 TimestampTz now, Taken *t)
+{
+	MqLease    *l = mq_lease_new(q, pos.id);
+
+	if (l == NULL)
+	{
+		c->full = true;
+		return false;
+	}
+	l->attempts = 0;
+	l->tid = *tid;
+	l->relnode = q->relnode;
+	l->priority = MQ_LANE_PRIORITY(lane);
+	l->ready_at = MQ_LANE_IS_DUE(lane) ? pos.t : DT_NOBEGIN;
+	mq_count_leased(q, l->ready_at, 1);
+	t->tid = t->was = *tid;
+	t->lane = lane;
+	t->pos = pos;
+	t->from_failed = false;
+	t->reason = MQ_REASON_NONE;
+	t->attempts = 0;
+	open_lease(c, l, now, t);
+	return true;
+}
+
+/*
  * Step 2.  Returns how many candidates were leased; if none, *next says what is
  * to be done instead.  The partition is locked.
  */
@@ -125,35 +227,24 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 	int			n = 0;
 
 	*next = MQ_NEXT_NONE;
+	want = allowed(q, want, &now);
 	while (n < want)
 	{
 		MqLease    *retry = mq_lease_retry(q, now);
 		MqCandidate cand;
-		MqLease    *l;
-		Taken	   *t = &taken[n];
 		int			limit = retry ? MQ_LANE_DUE(retry->priority) : MQ_NLANES;
 
 		*next = mq_lane_next(q, now, limit, &cand, job);
 		if (*next == MQ_NEXT_NONE && retry)
 		{
-			t->tid = mq_lease_place(retry).tid;
-			t->was = retry->tid;
-			t->lane = MQ_LANE_DUE(retry->priority);
-			t->pos = (MqPos) {retry->until, retry->id};
-			t->from_failed = true;
-			t->attempts = retry->attempts;
-			t->reason = retry->reason;
-			mq_lease_reopen(retry);
-			open_lease(c, retry, now, t);
-			n++;
+			take_retry(c, retry, now, &taken[n++]);
 			continue;
 		}
 		if (*next != MQ_NEXT_ROW)
 			break;
 		if (mq_lease_find(q, cand.pos.id) != NULL)
 			continue;			/* listed twice; the lease's end lists it anew */
-		l = mq_lease_new(q, cand.pos.id);
-		if (l == NULL)
+		if (!take_new(c, q, cand.lane, cand.pos, &cand.tid, now, &taken[n]))
 		{
 			MqPlace		p;
 
@@ -163,26 +254,48 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 			p.timed = MQ_LANE_IS_DUE(cand.lane);
 			p.ready_at = cand.pos.t;
 			mq_lane_add(q, &p);
-			c->full = true;
 			*next = MQ_NEXT_NONE;
 			break;
 		}
-		l->attempts = 0;
-		l->tid = cand.tid;
-		l->relnode = q->relnode;
-		l->priority = MQ_LANE_PRIORITY(cand.lane);
-		l->ready_at = MQ_LANE_IS_DUE(cand.lane) ? cand.pos.t : DT_NOBEGIN;
-		mq_count_leased(q, l->ready_at, 1);
-		t->tid = t->was = cand.tid;
-		t->lane = cand.lane;
-		t->pos = cand.pos;
-		t->from_failed = false;
-		t->reason = MQ_REASON_NONE;
-		t->attempts = 0;
-		open_lease(c, l, now, t);
 		n++;
 	}
+	if (n > 0 && q->throttle.rate_limit > 0)
+		mq_throttle_take(q, mq_steady(), n);
 	/* a scan taken on together with candidates is for the next round */
+	return n;
+}
+
+/*
+ * Step 2 with match: leases those found by it that still can be.  The partition
+ * is locked.
+ */
+static int
+take_found(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken,
+		   const MqFound *found, int nfound)
+{
+	int			want = allowed(q, nfound, &now);
+	int			n = 0;
+
+	for (int i = 0; i < nfound && n < want && !q->paused; i++)
+	{
+		const MqFound *f = &found[i];
+		MqLease    *l = mq_lease_find(q, f->id);
+		ItemPointerData tid = f->tid;
+
+		if (f->failed)
+		{
+			if (l && l->state == MQ_LEASE_FAILED && l->until <= now && !mq_lease_is_spent(l))
+				take_retry(c, l, now, &taken[n++]);
+		}
+		else if (l == NULL)
+		{
+			if (!take_new(c, q, f->lane, f->pos, &tid, now, &taken[n]))
+				break;
+			n++;
+		}
+	}
+	if (n > 0 && q->throttle.rate_limit > 0)
+		mq_throttle_take(q, mq_steady(), n);
 	return n;
 }
 
@@ -199,7 +312,8 @@ add_delivery(Claimer *c, Taken *t, const MqRow *row)
 	}
 	d = &c->out[c->got++];
 	d->row = *row;
-	d->claim = t->claim;
+	d->def = c->def;
+	d->duration = c->duration;
 	d->attempts = t->attempts;
 	d->reason = t->reason;
 	d->receipt = c->receipt;
@@ -217,6 +331,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 	int			kept = 0;
 	int			keep_until = n; /* candidates from here on go back unseen */
 	int			first = c->got;
+	int			given = 0;		/* candidates that were not delivered */
 	MqQueue    *q;
 	MqWakeList	wake = {0};
 
@@ -225,10 +340,19 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		Taken	   *t = &taken[i];
 		MqRow		row;
 
-		t->early = false;
+		t->early = t->back = false;
 		t->look = mq_row_look(&c->reader, t->id, &t->tid, &row, &t->holder);
+
+		/* found by match, it may still be on a list: what holds it is not noted */
+		if (c->d->match && !t->from_failed && t->look == MQ_LOOK_HELD)
+			t->back = true;
 		if (t->look != MQ_LOOK_OK)
 			continue;
+		if (c->d->match && !mq_match_fits(&c->reader, row.tuple, c->d->match))
+		{
+			t->back = true;
+			continue;
+		}
 		if (row.expires_at <= now)
 		{
 			t->look = MQ_LOOK_GONE;
@@ -274,12 +398,14 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		if (!mq_claim_is_mine(q, record))
 		{
 			/* dropped by a delete that came in between */
-			if (i < keep_until && t->look == MQ_LOOK_OK)
+			if (i < keep_until && t->look == MQ_LOOK_OK && !t->back)
 				k++;
+			else
+				given++;
 			continue;
 		}
 		moved = memcmp(&l->tid, &t->was, sizeof(ItemPointerData)) != 0;
-		if (i >= keep_until || (t->look != MQ_LOOK_OK && moved))
+		if (i >= keep_until || t->back || (t->look != MQ_LOOK_OK && moved))
 		{
 			/*
 			 * Not wanted now, or an UPDATE has committed since we looked, which
@@ -287,6 +413,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			 */
 			mq_return_claim(q, l);
 			record->lease = NULL;
+			given++;
 		}
 		else if (t->look == MQ_LOOK_OK)
 		{
@@ -335,6 +462,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 					mq_lane_defer(q, &t->place);
 			}
 			record->lease = NULL;
+			given++;
 		}
 	}
 	if (q)
@@ -345,8 +473,12 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		q->n.blocks_touched += b - c->blocks;
 		c->reader.examined = 0;
 		c->blocks = b;
+		mq_throttle_give(q, given);
 		if (keep_until < n)
 			mq_wake_pick(q, n - keep_until, &wake);
+		else if (given > 0 && (q->throttle.rate_limit > 0 || c->d->match))
+			mq_wake_pick(q, 1, &wake);	/* a token is there sooner; it can be taken */
+		mq_wake_freed(q, &wake);
 	}
 	mq_unlock(partition);
 	mq_wake_send(&wake);
@@ -365,6 +497,19 @@ wait_for_scan(MqQueue *q)
 }
 
 /*
+ * Whether the queue's limits allow nothing now, as def has them too if that
+ * is what counts.
+ */
+static bool
+is_held(MqQueue *q, MqDef *def, TimestampTz steady)
+{
+	return (q->throttle_known ||
+			(q->throttle.max_in_flight == def->throttle.max_in_flight &&
+			 q->throttle.rate_limit == def->throttle.rate_limit)) &&
+		mq_throttle_room(q, steady) == 0;
+}
+
+/*
  * Whether there is certainly nothing to claim: known without a page and without
  * keeping others from looking as well.
  */
@@ -376,17 +521,42 @@ known_empty(MqDef *def)
 	TimestampTz steady = mq_steady();
 	MqQueue    *q;
 	bool		empty;
+	bool		held = false;
 
 	LWLockAcquire(lock, LW_SHARED);
 	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
 	empty = q && q->attached && q->signature == def->signature &&
 		(q->paused ||
 		 (q->nblocked == 0 && q->nprepared == 0 && q->nfailed == 0 &&
-		  mq_lease_next_deadline(q) > steady && !mq_lane_has_work(q, now)));
+		  mq_lease_next_deadline(q) > steady &&
+		  (!mq_lane_has_work(q, now) || (held = is_held(q, def, steady)))));
+	if (held)
+		note_held(q, steady);
 	if (empty)
 		q->dequeued = steady;	/* whoever writes it last is right */
 	LWLockRelease(lock);
 	return empty;
+}
+
+/*
+ * One round of a claim with match; whether there may be more.
+ */
+static bool
+claim_found(Claimer *c, TimestampTz now, Taken *taken, MqFound *found, int want)
+{
+	int			nfound = mq_match_find(&c->match, &c->reader, now, want, found);
+	MqQueue    *q;
+	int			n;
+
+	if (nfound == 0)
+		return false;
+	c->full = false;
+	q = mq_queue_attach(c->def, c->rel);
+	n = take_found(c, q, now, taken, found, nfound);
+	mq_unlock(q->partition);
+	if (n > 0)
+		sift(c, taken, n, now);
+	return nfound == want && !c->full;
 }
 
 /*
@@ -396,11 +566,19 @@ static void
 claim(Claimer *c)
 {
 	Taken	   *taken;
+	MqFound    *found = NULL;
 	static MqScanJob job;		/* large, and a process scans one lane at a time */
 	bool		retired = false;
 	bool		helped = false;
 
 	taken = palloc(sizeof(Taken) * Min(c->d->max, BATCH));
+	if (c->d->match)
+	{
+		found = palloc(sizeof(MqFound) * Min(c->d->max, BATCH));
+		c->match.headers = c->d->match;
+		c->match.budget = MQ_MATCH_ROWS;
+		c->match.next = DT_NOEND;
+	}
 	mq_reader_init(&c->reader, c->def, c->rel);
 	c->blocks = blocks_touched();
 	c->full = c->ended = false;
@@ -421,6 +599,7 @@ claim(Claimer *c)
 		q = mq_queue_attach(c->def, c->rel);
 		c->touch->hint = q;
 		q->dequeued = steady;
+		mq_wait_unwatch(q);
 		if (q->paused)
 		{
 			mq_unlock(q->partition);
@@ -441,6 +620,14 @@ claim(Claimer *c)
 			c->buried |= mq_retry_bury(c->def) > 0;
 			helped = true;
 			continue;
+		}
+		if (c->d->match)
+		{
+			want = allowed(q, want, &now);
+			mq_unlock(q->partition);
+			if (want > 0 && claim_found(c, now, taken, found, want))
+				continue;
+			break;
 		}
 		n = take(c, q, now, taken, want, &next, &job);
 		if (n == 0 && next == MQ_NEXT_WAIT)
@@ -466,42 +653,132 @@ claim(Claimer *c)
 		c->full = false;		/* what was taken may have made room */
 	}
 	mq_reader_done(&c->reader);
-	if (c->full && c->got == 0 && !c->peek && !c->buried)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no room to lease messages of queue \"%s\"", c->def->name),
-				 errhint("Too many messages are in flight; settle some, or raise mq.max_in_flight (now %d).",
-						 mq_max_in_flight)));
+	if (c->full)
+		c->full_def = c->def;
 	pfree(taken);
 }
 
 /*
- * Joins the waiters unless there is something to do at once.  Returns how long
- * to sleep in milliseconds, or -1.  The deadline is by the steady clock.
+ * The same from each queue in order, max over all.  Raises 53400 if that is
+ * nothing for want of room.
+ */
+static void
+claim_all(Claimer *c)
+{
+	c->full_def = NULL;
+	for (int i = 0; i < c->d->nqueues && c->got < c->d->max; i++)
+	{
+		Source	   *s = &c->sources[i];
+		int			before = c->got;
+
+		c->def = s->def;
+		c->rel = s->rel;
+		c->touch = s->touch;
+		c->duration = s->duration;
+		claim(c);
+		s->got += c->got - before;
+		s->next = c->match.next;
+		if (c->ended)
+			break;
+	}
+	if (c->full_def && c->got == 0 && !c->peek && !c->buried)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no room to lease messages of queue \"%s\"", c->full_def->name),
+				 errhint("Too many messages are in flight; settle some, or raise mq.max_in_flight (now %d).",
+						 mq_max_in_flight)));
+}
+
+/*
+ * Joins the queue's waiters unless there is something to do at once.  Returns how
+ * long to sleep in milliseconds, or -1.  The deadline is by the steady clock.
  */
 static long
-prepare_to_wait(MqDef *def, Relation rel, TimestampTz deadline)
+join_waiters(MqDef *def, Relation rel, TimestampTz deadline)
 {
 	TimestampTz steady = mq_steady();
 	TimestampTz until;
+	TimestampTz next;
 	MqQueue    *q;
+	bool		idle;
 	long		ms = -1;
 
-	mq_wait_leave_other(def->relid);
 	q = mq_queue_attach(def, rel);
-
-	if (q->paused ||
-		(!mq_lane_has_work(q, mq_now()) && mq_lease_next_event(q) > steady))
+	idle = q->paused ||
+		(!mq_lane_has_work(q, mq_now()) && mq_lease_next_event(q) > steady);
+	next = mq_throttle_next(q, steady);
+	if (idle || (next > steady && mq_lease_next_deadline(q) > steady))
 	{
-		mq_wait_enter(q);
-		until = Min(deadline, Min(mq_steady_of(mq_lane_next_due(q)), mq_lease_next_event(q)));
+		mq_wait_enter(q, false);
 		if (q->paused)
 			until = deadline;
+		else if (idle)
+			until = Min(deadline, Min(mq_steady_of(mq_lane_next_due(q)), mq_lease_next_event(q)));
+		else if (next == DT_NOEND)
+		{
+			q->refused = true;
+			until = Min(deadline, mq_lease_next_deadline(q));
+		}
+		else
+			until = mq_wait_watch(q) ? Min(deadline, next) : deadline;
 		/* without a deadline of its own a sleep is cut to look around */
 		ms = mq_ms_until(until, steady, 1000);
 	}
 	mq_unlock(q->partition);
 	return ms;
+}
+
+/*
+ * The same with match.  Whether there is something for us no look at the queue
+ * can say, so whoever was not yet among the waiters has to claim once more.
+ */
+static long
+join_matchers(Source *s, TimestampTz deadline)
+{
+	MqQueue    *q = mq_queue_attach(s->def, s->rel);
+	TimestampTz steady = mq_steady();
+	TimestampTz until = deadline;
+	long		ms = -1;
+
+	if (mq_wait_enter(q, true))
+	{
+		TimestampTz next = mq_throttle_next(q, steady);
+
+		if (!q->paused)
+			until = Min(until, Min(mq_steady_of(s->next), mq_lease_next_deadline(q)));
+		if (next == DT_NOEND)
+			q->refused = true;
+		else if (next > steady)
+			until = Min(deadline, next);
+		ms = mq_ms_until(until, steady, 1000);
+	}
+	mq_unlock(q->partition);
+	return ms;
+}
+
+/* The same for all queues of the claim. */
+static long
+prepare_to_wait(Claimer *c, TimestampTz deadline)
+{
+	Oid			relids[MQ_WAIT_QUEUES];
+	long		ms = 1000;
+	bool		again = false;
+
+	for (int i = 0; i < c->d->nqueues; i++)
+		relids[i] = c->sources[i].def->relid;
+	mq_wait_leave_others(relids, c->d->nqueues);
+	for (int i = 0; i < c->d->nqueues; i++)
+	{
+		Source	   *s = &c->sources[i];
+		long		one = c->d->match ? join_matchers(s, deadline) :
+			join_waiters(s->def, s->rel, deadline);
+
+		again |= one < 0;
+		if (again && !c->d->match)
+			break;
+		ms = Min(ms, one);
+	}
+	return again ? -1 : ms;
 }
 
 /* Before claiming for somebody who may have gone while we slept. */
@@ -514,103 +791,148 @@ check_client(void)
 				 errmsg("connection to client lost")));
 }
 
+/* Opens all queues of the claim before anything is taken from one. */
 static void
-open_queue(Claimer *c)
+open_queues(Claimer *c)
 {
-	c->rel = mq_queue_open(c->d->queue, AccessShareLock, &c->def);
-	mq_require(c->def, ACL_SELECT | ACL_DELETE);
-	c->duration = c->d->session ? -1 :
-		c->d->lease >= 0 ? c->d->lease : c->def->policy.lease;
-	c->touch = mq_xact_touch(c->def->relid);
+	for (int i = 0; i < c->d->nqueues; i++)
+	{
+		Source	   *s = &c->sources[i];
+
+		s->rel = mq_queue_open(c->d->queues[i], AccessShareLock, &s->def);
+		mq_require(s->def, ACL_SELECT | ACL_DELETE);
+		s->duration = c->d->session ? -1 :
+			c->d->lease >= 0 ? c->d->lease : s->def->policy.lease;
+		s->touch = mq_xact_touch(s->def->relid);
+	}
+}
+
+/* Keeps the lock of those that delivered something. */
+static void
+close_queues(Claimer *c)
+{
+	for (int i = 0; i < c->d->nqueues; i++)
+	{
+		relation_close(c->sources[i].rel, c->sources[i].got > 0 ? NoLock : AccessShareLock);
+		c->sources[i].rel = NULL;
+	}
 }
 
 /*
- * Takes up to max messages, waiting for the first if asked to.  The deliveries
- * are allocated in the current memory context.  The caller calls mq_handed_out
- * when nothing can fail any more.  Holds AccessShareLock on the table until
- * the transaction ends if something was delivered, and none while asleep.
+ * Whether all queues are known to be empty: a look that needs no lock on their
+ * tables, as it touches nothing of them.
+ */
+static bool
+all_known_empty(const MqDequeue *d)
+{
+	bool		empty = true;
+
+	AcceptInvalidationMessages();
+	for (int i = 0; i < d->nqueues; i++)
+	{
+		MqDef	   *def = mq_def_lookup(d->queues[i], false);
+
+		if (def->refused)
+			return false;		/* opening it says why */
+		mq_require(def, ACL_SELECT | ACL_DELETE);
+		if (i == 0)
+			mq_worker_ensure();
+		empty = empty && known_empty(def);
+	}
+	return empty;
+}
+
+/* Deletes what was claimed from one queue: deliveries from .. to - 1. */
+static int
+ack_some(Claimer *c, int from, int to, int kept)
+{
+	MqDef	   *def;
+	Relation	rel = mq_queue_open(c->out[from].def->name, RowExclusiveLock, &def);
+	int64	   *ids = palloc(sizeof(int64) * (to - from));
+	MqSettleArgs a = {0};
+
+	for (int i = from; i < to; i++)
+		ids[i - from] = c->out[i].row.place.id;
+	a.verb = MQ_ACK;
+	a.n = to - from;
+	a.ids = ids;
+	a.receipts = &c->receipt;
+	a.one_receipt = true;
+	a.settled = palloc0(sizeof(bool) * a.n);
+	mq_settle(def, rel, &a);
+	relation_close(rel, NoLock);
+
+	/* somebody may have deleted a row since we looked */
+	for (int i = from; i < to; i++)
+		if (a.settled[i - from])
+			c->out[kept++] = c->out[i];
+	return kept;
+}
+
+/* auto_ack, queue by queue. */
+static void
+ack_all(Claimer *c)
+{
+	int			kept = 0;
+
+	for (int from = 0, to; from < c->got; from = to)
+	{
+		for (to = from + 1; to < c->got && c->out[to].def == c->out[from].def; to++)
+			;
+		kept = ack_some(c, from, to, kept);
+	}
+	c->got = kept;
+}
+
+/*
+ * Takes up to max messages, from the queues in the order given, waiting for the
+ * first if asked to.  The deliveries are allocated in the current memory context,
+ * those of one queue together.  The caller calls mq_handed_out for each queue
+ * when nothing can fail any more.  Holds AccessShareLock until the transaction
+ * ends on the tables of which something was delivered, and none while asleep.
+ * Raises what opening one of them raises before anything is claimed.
  */
 int
-mq_dequeue(const MqDequeue *d, MqDelivery **deliveries, MqDef **def)
+mq_dequeue(const MqDequeue *d, MqDelivery **deliveries)
 {
 	Claimer		c = {0};
 	TimestampTz deadline = d->wait > 0 ? mq_time_add(mq_steady(), d->wait) : DT_NOBEGIN;
 
 	mq_check_writable("mq.dequeue()");
-	if (d->wait == 0)
-	{
-		/* a look that needs no lock on the table, as it touches nothing of it */
-		AcceptInvalidationMessages();
-		*def = mq_def_lookup(d->queue, false);
-		if ((*def)->refused == NULL)
-		{
-			mq_require(*def, ACL_SELECT | ACL_DELETE);
-			mq_worker_ensure();
-			if (known_empty(*def))
-				return 0;
-		}
-	}
+	if (d->wait == 0 && all_known_empty(d))
+		return 0;
 	c.d = d;
-	open_queue(&c);
+	c.sources = palloc0(sizeof(Source) * d->nqueues);
+	open_queues(&c);
 	mq_worker_ensure();
-	claim(&c);
-	while (c.got == 0 && d->wait > 0 && mq_steady() < deadline && !(c.full && c.buried))
+	claim_all(&c);
+	while (c.got == 0 && d->wait > 0 && mq_steady() < deadline && !(c.full_def && c.buried))
 	{
-		long		ms = prepare_to_wait(c.def, c.rel, deadline);
+		long		ms = prepare_to_wait(&c, deadline);
 
 		if (ms >= 0)
 		{
-			relation_close(c.rel, AccessShareLock);
-			c.rel = NULL;
+			close_queues(&c);
 			mq_wait_sleep(ms);
 			check_client();
 			AcceptInvalidationMessages();
-			open_queue(&c);
+			open_queues(&c);
 			if (mq_steady() >= deadline)
 				break;
 		}
 		else
 			CHECK_FOR_INTERRUPTS();
-		claim(&c);
+		claim_all(&c);
 	}
 	mq_wait_leave();
-	if (c.got > 0)
-		relation_close(c.rel, NoLock);
-	else
-		relation_close(c.rel, AccessShareLock);
+	close_queues(&c);
 
 	for (int i = 0; i < c.got; i++)
-		c.out[i].until = c.duration < 0 || d->auto_ack ? DT_NOEND :
-			mq_time_add(mq_now(), c.duration);
-	if (d->auto_ack && c.got > 0)
-	{
-		int64	   *ids = palloc(sizeof(int64) * c.got);
-		MqSettleArgs a = {0};
-		Relation	rel = mq_queue_open(d->queue, RowExclusiveLock, &c.def);
-
-		for (int i = 0; i < c.got; i++)
-			ids[i] = c.out[i].row.place.id;
-		a.verb = MQ_ACK;
-		a.n = c.got;
-		a.ids = ids;
-		a.receipts = &c.receipt;
-		a.one_receipt = true;
-		a.settled = palloc0(sizeof(bool) * c.got);
-		mq_settle(c.def, rel, &a);
-		relation_close(rel, NoLock);
-
-		/* somebody may have deleted a row since we looked */
-		{
-			int			k = 0;
-
-			for (int i = 0; i < c.got; i++)
-				if (a.settled[i])
-					c.out[k++] = c.out[i];
-			c.got = k;
-		}
-	}
+		c.out[i].until = c.out[i].duration < 0 || d->auto_ack ? DT_NOEND :
+			mq_time_add(mq_now(), c.out[i].duration);
+	if (d->auto_ack)
+		ack_all(&c);
 	*deliveries = c.out;
-	*def = c.def;
 	return c.got;
 }
 
@@ -643,9 +965,12 @@ give_back(Claimer *c)
 		if (c->receipt != 0 && record->receipt == c->receipt && q && mq_claim_is_mine(q, record))
 		{
 			mq_return_claim(q, record->lease);
+			mq_throttle_give(q, 1);
 			record->lease = NULL;
 		}
 	}
+	if (q)
+		mq_wake_freed(q, &wake);
 	mq_unlock(partition);
 	mq_wake_send(&wake);
 }
@@ -662,30 +987,32 @@ mq_wait(const char *queue, int64 timeout)
 	TimestampTz deadline = mq_time_add(mq_steady(), timeout);
 
 	mq_check_writable("mq.wait()");
-	d.queue = queue;
+	d.queues = &queue;
+	d.nqueues = 1;
 	d.max = 1;
 	d.lease = -1;
 	d.consumer = "";
 	c.d = &d;
+	c.sources = palloc0(sizeof(Source));
 	c.peek = true;
 	for (;;)
 	{
 		long		ms = -1;
 
 		PushActiveSnapshot(GetTransactionSnapshot());
-		open_queue(&c);
+		open_queues(&c);
 		mq_worker_ensure();
 		c.receipt = 0;
-		claim(&c);
+		claim_all(&c);
 		if (c.got > 0)
 			give_back(&c);
-		else if (!c.full && mq_steady() < deadline)
-			ms = prepare_to_wait(c.def, c.rel, deadline);
-		relation_close(c.rel, AccessShareLock);
+		else if (!c.full_def && mq_steady() < deadline)
+			ms = prepare_to_wait(&c, deadline);
+		relation_close(c.sources[0].rel, AccessShareLock);
 		PopActiveSnapshot();
 		InvalidateCatalogSnapshot();
 		/* there is one, even if the lease table has no room for it now */
-		if (c.got > 0 || c.full || mq_steady() >= deadline)
+		if (c.got > 0 || c.full_def || mq_steady() >= deadline)
 			break;
 		if (ms >= 0)
 			mq_wait_sleep(ms);

@@ -24,6 +24,7 @@
 MQ_FUNCTION(mq_sql_enqueue);
 MQ_FUNCTION(mq_sql_enqueue_batch);
 MQ_FUNCTION(mq_sql_dequeue);
+MQ_FUNCTION(mq_sql_dequeue_any);
 MQ_FUNCTION(mq_sql_ack_dequeue);
 MQ_FUNCTION(mq_sql_ack);
 MQ_FUNCTION(mq_sql_ack_message);
@@ -347,14 +348,28 @@ put_delivery(ReturnSetInfo *rsinfo, MqReader *r, Datum queue, const MqDelivery *
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, v, null);
 }
 
+/* Puts the deliveries of one queue; its table is locked. */
+static void
+put_deliveries(ReturnSetInfo *rsinfo, const MqDelivery *d, int n)
+{
+	MqDef	   *def = d->def;
+	Relation	rel = relation_open(def->relid, NoLock);
+	Datum		name = CStringGetTextDatum(def->name);
+	MqReader	r;
+
+	mq_reader_init(&r, def, rel);
+	for (int i = 0; i < n; i++)
+		put_delivery(rsinfo, &r, name, &d[i]);
+	relation_close(rel, NoLock);
+}
+
 /* dequeue's arguments from max on start at position `at`. */
 static Datum
-dequeue(FunctionCallInfo fcinfo, const char *queue, int at)
+dequeue(FunctionCallInfo fcinfo, const char *const *queues, int nqueues, int at)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MqDequeue	d = {0};
 	MqDelivery *deliveries;
-	MqDef	   *def;
 	int			n;
 
 	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
@@ -363,7 +378,8 @@ dequeue(FunctionCallInfo fcinfo, const char *queue, int at)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("set-valued function called in context that cannot accept a set"),
 				 errhint("Call it in FROM.")));
-	d.queue = queue;
+	d.queues = queues;
+	d.nqueues = nqueues;
 	d.max = PG_ARGISNULL(at) ? 1 : PG_GETARG_INT32(at);
 	if (d.max < 1)
 		ereport(ERROR,
@@ -384,33 +400,75 @@ dequeue(FunctionCallInfo fcinfo, const char *queue, int at)
 	d.consumer = PG_ARGISNULL(at + 5) ? application_name : text_to_cstring(PG_GETARG_TEXT_PP(at + 5));
 	if (d.consumer == NULL)
 		d.consumer = "";
-	if (!PG_ARGISNULL(at + 6))
-		not_yet("argument match");
+	d.match = PG_ARGISNULL(at + 6) ? NULL : PG_GETARG_JSONB_P(at + 6);
+	if (d.match && !JB_ROOT_IS_OBJECT(d.match))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("match must be an object"),
+				 errdetail("It holds the headers that messages must have.")));
 	if (d.session)
 		mq_worker_init_session();
 
-	n = mq_dequeue(&d, &deliveries, &def);
+	n = mq_dequeue(&d, &deliveries);
 	rsinfo->returnMode = SFRM_Materialize;
 	if (n > 0)
-	{
-		Relation	rel = relation_open(def->relid, NoLock);
-		Datum		name = CStringGetTextDatum(def->name);
-		MqReader	r;
-
 		InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-		mq_reader_init(&r, def, rel);
-		for (int i = 0; i < n; i++)
-			put_delivery(rsinfo, &r, name, &deliveries[i]);
-		relation_close(rel, NoLock);
-		mq_handed_out(def->relid);
+	for (int from = 0, to; from < n; from = to)
+	{
+		for (to = from + 1; to < n && deliveries[to].def == deliveries[from].def; to++)
+			;
+		put_deliveries(rsinfo, &deliveries[from], to - from);
 	}
+	for (int i = 0; i < n; i++)
+		if (i == 0 || deliveries[i].def != deliveries[i - 1].def)
+			mq_handed_out(deliveries[i].def->relid);
 	return (Datum) 0;
 }
 
 Datum
 mq_sql_dequeue(PG_FUNCTION_ARGS)
 {
-	return dequeue(fcinfo, arg_queue(fcinfo), 1);
+	const char *queue = arg_queue(fcinfo);
+
+	return dequeue(fcinfo, &queue, 1, 1);
+}
+
+/* The names of several queues, each once, in the order given. */
+Datum
+mq_sql_dequeue_any(PG_FUNCTION_ARGS)
+{
+	ArrayArg	names;
+	const char *queues[MQ_WAIT_QUEUES];
+	int			n = 0;
+
+	mq_require_preload();
+	not_null(fcinfo, 0, "queues");
+	names = arg_array(fcinfo, 0, "queues");
+	if (names.n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("queues must not be empty")));
+	for (int i = 0; i < names.n; i++)
+	{
+		const char *name;
+		bool		again = false;
+
+		if (names.null[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("queues must not contain nulls")));
+		name = mq_text_name(DatumGetTextPP(names.v[i]));
+		for (int k = 0; k < n && !again; k++)
+			again = strcmp(queues[k], name) == 0;
+		if (again)
+			continue;
+		if (n == MQ_WAIT_QUEUES)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("queues must name at most %d queues", MQ_WAIT_QUEUES)));
+		queues[n++] = name;
+	}
+	return dequeue(fcinfo, queues, n, 1);
 }
 
 /* ---------------------------------------------------------------- settle */
@@ -682,8 +740,10 @@ mq_sql_ack_dequeue(PG_FUNCTION_ARGS)
 {
 	MqSettleArgs a = {.verb = MQ_ACK};
 
+	const char *queue = arg_queue(fcinfo);
+
 	(void) settle_batch(fcinfo, &a);
-	return dequeue(fcinfo, arg_queue(fcinfo), 3);
+	return dequeue(fcinfo, &queue, 1, 3);
 }
 
 /* ------------------------------------------------------------------ wait */

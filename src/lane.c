@@ -280,6 +280,20 @@ start_scan(MqQueue *q, int l, TimestampTz now, MqScanJob *job)
 	mq_xact_want_end();
 }
 
+/* Takes the right to scan the lane from its cursor on. */
+static void
+scan_on(MqQueue *q, int l, TimestampTz now, MqScanJob *job)
+{
+	MqLane	   *lane = &q->lanes[l];
+
+	start_scan(q, l, now, job);
+	job->range = false;
+	job->from = job->last = lane->cursor;
+	job->hi = PG_INT64_MAX;
+	lane->low = MQ_POS_MAX;
+	lane->next_due = DT_NOEND;	/* commits lower it from now on */
+}
+
 /*
  * The same for one lane; late is the index of the first late entry of this
  * lane or a later one.  With keep the candidate stays where it is.
@@ -333,12 +347,7 @@ next_in_lane(MqQueue *q, int l, int late, TimestampTz now, bool keep,
 		return MQ_NEXT_NONE;
 	if (lane->scanner != -1)
 		return MQ_NEXT_WAIT;
-	start_scan(q, l, now, job);
-	job->range = false;
-	job->from = job->last = lane->cursor;
-	job->hi = PG_INT64_MAX;
-	lane->low = MQ_POS_MAX;
-	lane->next_due = DT_NOEND;	/* commits lower it from now on */
+	scan_on(q, l, now, job);
 	return MQ_NEXT_SCAN;
 }
 
@@ -378,6 +387,76 @@ MqNext
 mq_lane_head(MqQueue *q, int l, TimestampTz now, MqCandidate *cand, MqScanJob *job)
 {
 	return next_in_lane(q, l, first_late(q, l, 0), now, true, cand, job);
+}
+
+static int
+compare_pos(const void *a, const void *b)
+{
+	return mq_pos_cmp(*(const MqPos *) a, *(const MqPos *) b);
+}
+
+/*
+ * Takes off the lane's lists what whoever came upon it would drop: rows that are
+ * leased, whose lease's end lists them anew, and those that are gone, in
+ * ascending order.
+ */
+void
+mq_lane_forget(MqQueue *q, int l, const MqPos *gone, int ngone)
+{
+	MqLane	   *lane = &q->lanes[l];
+	int			kept = 0;
+
+#define IS_GONE(pos) \
+	(mq_lease_find(q, (pos).id) != NULL || \
+	 (ngone > 0 && bsearch(&(pos), gone, ngone, sizeof(MqPos), compare_pos) != NULL))
+	for (int i = 0; i < lane->stock_n; i++)
+	{
+		MqStock		s = *stock_at(lane, i);
+
+		if (!IS_GONE(s.pos))
+			*stock_at(lane, kept++) = s;
+	}
+	lane->stock_n = kept;
+	for (int i = q->nlate - 1; i >= 0; i--)
+		if (q->late[i].lane == l && q->late[i].hi == q->late[i].lo.id && IS_GONE(q->late[i].lo))
+			late_remove(q, i);
+#undef IS_GONE
+}
+
+/*
+ * Copies what the lane's lists hold, for one who must not take it: stock, late
+ * rows and ranges.  With ahead, the stock is to be filled first if it has room:
+ * true then, the caller having the scan right as after MQ_NEXT_SCAN, and
+ * nothing is copied.
+ */
+bool
+mq_lane_list(MqQueue *q, int l, TimestampTz now, bool ahead, MqLaneList *list,
+			 MqScanJob *job)
+{
+	MqLane	   *lane = &q->lanes[l];
+	bool		more = lane_wants_scan(lane, l, now);
+
+	if (ahead && more && lane->scanner == -1 && lane->stock_n < lane->stock_max)
+	{
+		scan_on(q, l, now, job);
+		return true;
+	}
+	list->n = 0;
+	for (int i = 0; i < lane->stock_n; i++)
+	{
+		MqStock    *s = stock_at(lane, i);
+		MqLate	   *e = &list->e[list->n++];
+
+		e->lo = s->pos;
+		e->hi = s->pos.id;
+		e->tid = s->tid;
+	}
+	for (int i = first_late(q, l, 0); i < q->nlate && q->late[i].lane == l; i++)
+		list->e[list->n++] = q->late[i];
+	list->more = more || lane->stuck;
+	list->cursor = lane->cursor;
+	list->next_due = MQ_LANE_IS_DUE(l) && !list->more ? lane->next_due : DT_NOEND;
+	return false;
 }
 
 /* Walks the index, without any lock. */

@@ -42,6 +42,16 @@ typedef struct MqScanJob
 	TimestampTz next_due;
 } MqScanJob;
 
+/* What a lane's lists hold, copied. */
+typedef struct MqLaneList
+{
+	int			n;
+	MqLate		e[MQ_STOCK_FRESH + MQ_LATE_MAX];	/* in no order */
+	bool		more;			/* there may be rows behind the cursor */
+	MqPos		cursor;
+	TimestampTz next_due;		/* DT_NOEND: not known, or there are more */
+} MqLaneList;
+
 extern void mq_lane_add(MqQueue *q, const MqPlace *place);
 extern void mq_lane_add_range(MqQueue *q, int64 lo, int64 hi, int64 n, ItemPointer tid);
 extern void mq_lane_defer(MqQueue *q, const MqPlace *place);
@@ -51,6 +61,9 @@ extern MqNext mq_lane_next(MqQueue *q, TimestampTz now, int limit,
 						   MqCandidate *cand, MqScanJob *job);
 extern MqNext mq_lane_head(MqQueue *q, int l, TimestampTz now, MqCandidate *cand,
 						   MqScanJob *job);
+extern void mq_lane_forget(MqQueue *q, int l, const MqPos *gone, int ngone);
+extern bool mq_lane_list(MqQueue *q, int l, TimestampTz now, bool ahead,
+						 MqLaneList *list, MqScanJob *job);
 extern void mq_lane_scan(MqScanJob *job, MqReader *r);
 extern bool mq_lane_merge(MqQueue *q, MqScanJob *job);
 extern void mq_lane_scan_abandon(void);

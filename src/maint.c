@@ -16,6 +16,7 @@
 #include "clock.h"
 #include "commands/async.h"
 #include "storage/lmgr.h"
+#include "throttle.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -126,6 +127,7 @@ look(Oid relid, bool listened)
 		forget_future(q, now);
 		if (mq_lease_expire(q, steady) > 0 && !q->paused)
 			mq_wake_pick(q, 1, &wake);
+		mq_wake_freed(q, &wake);
 		todo.retire = q->nblocked > 0 || q->nprepared > 0;
 		if (todo.retire)
 			todo.next = mq_time_add(steady, USECS_PER_SEC);
@@ -164,7 +166,18 @@ look(Oid relid, bool listened)
 				if (q->n.count_next != DT_NOEND)
 					todo.next = Min(todo.next, mq_time_add(steady, CLOCK_CHECK));
 			}
-			if (something_ready(q, now) || todo.count_due)
+			if (!todo.count_due && mq_throttle_next(q, steady) != DT_NOBEGIN)
+			{
+				/* at its limit: nothing is ready before that ends */
+				if (mq_throttle_slots(q) <= 0)
+				{
+					q->refused |= something_ready(q, now);
+					q->notify = false;
+				}
+				else if (something_ready(q, now))
+					todo.next = Min(todo.next, mq_throttle_next(q, steady));
+			}
+			else if (something_ready(q, now) || todo.count_due)
 			{
 				TimestampTz again = mq_time_add(Max(q->notified, q->dequeued), NOTIFY_REPEAT);
 
@@ -347,7 +360,8 @@ notify(MqDef *def, Relation rel, Todo *todo)
 
 	if (q)
 	{
-		send = something_ready(q, mq_now());
+		send = something_ready(q, mq_now()) &&
+			mq_throttle_next(q, mq_steady()) == DT_NOBEGIN;
 		q->notify = false;
 		if (send)
 			q->notified = mq_steady();

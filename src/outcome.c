@@ -29,6 +29,7 @@
 #include "clock.h"
 #include "guc.h"
 #include "storage/procarray.h"
+#include "throttle.h"
 
 /* Whether this transaction still has what it claimed. */
 bool
@@ -175,6 +176,7 @@ commit(MqTouch *t, TransactionId xid)
 	TimestampTz now = 0;
 	TimestampTz steady = 0;
 	int64		nready = 0;
+	int64		woken = 0;
 	int64		rows;
 	int64		delayed;
 	int64		ready;
@@ -198,7 +200,7 @@ commit(MqTouch *t, TransactionId xid)
 	ready = mq_count_ready(q);
 	if (t->moves.n > 0)
 		now = mq_now();
-	if (t->claims.n > 0 || !dlist_is_empty(&q->waiters))
+	if (t->claims.n > 0 || mq_wake_wanted(q))
 		steady = mq_steady();
 
 	if (t->truncated != InvalidSubTransactionId || dropped)
@@ -256,20 +258,22 @@ commit(MqTouch *t, TransactionId xid)
 	{
 		q->paused = change->paused;
 		q->paused_known = true;
+		mq_throttle_set(q, &change->throttle, true);
 		mq_wake_all(q, &wake);
 		nready = mq_count_ready(q);
 	}
 	else if (q->paused)
 		nready = 0;
-	if (!dlist_is_empty(&q->waiters))
+	if (mq_wake_wanted(q))
 	{
 		/* one more to watch a time before that at which it looks around anyway */
 		if (first_event < steady + USECS_PER_SEC || q->nblocked > 0)
 			nready = Max(nready, 1);
-		mq_wake_pick(q, nready, &wake);
+		woken = mq_wake_pick(q, nready, &wake);
 	}
-	if (nready > wake.n && !q->paused)
+	if (nready > woken && !q->paused)
 		want_notify(q, ready);
+	mq_wake_freed(q, &wake);
 	mq_unlock(partition);
 
 	mq_wake_send(&wake);
@@ -332,6 +336,7 @@ undo(MqTouch *t, SubTransactionId sub)
 		else
 		{
 			mq_return_claim(q, c->lease);
+			mq_throttle_give(q, 1);
 			nready++;
 		}
 	}
@@ -349,6 +354,7 @@ undo(MqTouch *t, SubTransactionId sub)
 		}
 	if (!q->paused)
 		mq_wake_pick(q, Max(nready, q->nblocked > 0), &wake);
+	mq_wake_freed(q, &wake);
 	mq_unlock(partition);
 
 	mq_wake_send(&wake);
@@ -427,6 +433,7 @@ prepare(MqTouch *t, TransactionId xid)
 	if (p->changed)
 	{
 		p->paused = t->changes.a[t->changes.n - 1].paused;
+		p->throttle = t->changes.a[t->changes.n - 1].throttle;
 		p->dropped = t->changes.a[t->changes.n - 1].dropped;
 	}
 	p->fresh_lo = p->fresh_hi = p->rows = p->enqueued = 0;
@@ -536,6 +543,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 		{
 			q->paused = p->paused;
 			q->paused_known = true;
+			mq_throttle_set(q, &p->throttle, true);
 		}
 		rows = q->n.rows;
 		if (p->truncate || p->dropped)
@@ -654,6 +662,7 @@ mq_outcome_retire(Oid relid)
 				q->nprepared--;
 				mq_prepared_free(p);
 			}
+			mq_wake_freed(q, &wake);
 		}
 		mq_unlock(partition);
 		mq_wake_send(&wake);
@@ -734,7 +743,10 @@ mq_release_session(MqReason reason)
 				}
 			}
 			if (n > 0)
+			{
 				mq_wake_pick(q, n, &wake);
+				mq_wake_freed(q, &wake);
+			}
 			any |= n > 0;
 		}
 		mq_unlock(partition);

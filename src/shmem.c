@@ -11,7 +11,7 @@
  *				relation).  Holds lanes, lists, counters, waiters.
  *	  MqLease	one for each message in flight or waiting in memory for its
  *				retry, in a hash table that is divided among the partitions.
- *	  MqWaiter	one for each process, indexed by its process number.
+ *	  MqWaiter	some for each process, indexed by its process number.
  *	  MqAnnounced one for each process about to commit; see announce.c.
  *	  MqDatabase one for each database seen, for the launcher.
  *
@@ -31,7 +31,8 @@
  * A slot may be given to another queue whenever it is idle and its partition
  * unlocked: whoever comes back to a queue finds it again by its key, the
  * remembered pointer being only a hint.  A slot with leases, waiters, a running
- * scan or prepared transactions is not idle.
+ * scan, prepared transactions or a rate limit that has just been used is not
+ * idle.
  *-------------------------------------------------------------------------
  */
 #include "shmem.h"
@@ -86,7 +87,7 @@ shared_size(void)
 	size = add_size(size, MAXALIGN(mul_size(mq_max_queues, sizeof(MqQueue))));
 	size = add_size(size, MAXALIGN(mul_size(mq_max_in_flight, sizeof(MqLease))));
 	size = add_size(size, MAXALIGN(mul_size(mul_size(buckets_per_partition(), MQ_PARTITIONS), sizeof(MqLease *))));
-	size = add_size(size, MAXALIGN(mul_size(n_waiters(), sizeof(MqWaiter))));
+	size = add_size(size, MAXALIGN(mul_size(n_waiters() * MQ_WAIT_QUEUES, sizeof(MqWaiter))));
 	size = add_size(size, MAXALIGN(mul_size(n_waiters(), sizeof(MqAnnounced))));
 	size = add_size(size, MAXALIGN(mul_size(n_waiters(), sizeof(pg_atomic_uint32))));
 	size = add_size(size, MAXALIGN(mul_size(N_PREPARED, sizeof(MqPrepared))));
@@ -122,7 +123,7 @@ startup(void)
 	mq_buckets = (MqLease **) p;
 	p += MAXALIGN((Size) buckets_per_partition() * MQ_PARTITIONS * sizeof(MqLease *));
 	mq_waiters = (MqWaiter *) p;
-	p += MAXALIGN(n_waiters() * sizeof(MqWaiter));
+	p += MAXALIGN(n_waiters() * MQ_WAIT_QUEUES * sizeof(MqWaiter));
 	mq_announced = (MqAnnounced *) p;
 	p += MAXALIGN(n_waiters() * sizeof(MqAnnounced));
 	mq_announced_xids = (pg_atomic_uint32 *) p;
@@ -163,10 +164,11 @@ startup(void)
 		mq_shared->nfree = mq_max_in_flight;
 		for (int i = 0; i < n_waiters(); i++)
 		{
-			mq_waiters[i].procno = i;
 			SpinLockInit(&mq_announced[i].lock);
 			pg_atomic_init_u32(&mq_announced_xids[i], InvalidTransactionId);
 		}
+		for (int i = 0; i < n_waiters() * MQ_WAIT_QUEUES; i++)
+			mq_waiters[i].procno = i / MQ_WAIT_QUEUES;
 		ConditionVariableInit(&mq_shared->announce_done);
 		pg_atomic_init_u32(&mq_shared->announce_waiters, 0);
 		dlist_init(&mq_shared->free_prepared);
@@ -249,7 +251,8 @@ static bool
 queue_is_idle(MqQueue *q)
 {
 	if (q->nleases > 0 || q->nwaiters > 0 || q->nprepared > 0 ||
-		mq_shared->recount == q)
+		mq_shared->recount == q ||
+		(q->throttle.rate_limit > 0 && q->bucket_full > mq_steady()))
 		return false;
 	for (int i = 0; i < MQ_NLANES; i++)
 		if (q->lanes[i].scanner != -1)
@@ -380,6 +383,7 @@ mq_queue_create(Oid dboid, Oid relid, bool *created)
 		dlist_init(&q->failed);
 		dlist_init(&q->prepared);
 		dlist_init(&q->waiters);
+		dlist_init(&q->matchers);
 		q->n.counted_until = DT_NOBEGIN;
 		q->n.count_next = DT_NOBEGIN;
 		q->audit_sum = -1;
@@ -402,6 +406,8 @@ mq_queue_remove(Oid dboid, Oid relid)
 	LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
 	mq_lock(partition);
 	q = mq_queue_find(dboid, relid, NULL);
+	if (q)
+		q->bucket_full = 0;
 	if (q && queue_is_idle(q))
 		free_slot(q);
 	mq_unlock(partition);

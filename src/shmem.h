@@ -81,6 +81,13 @@ typedef struct MqBlocked
 	uint8		lane;
 } MqBlocked;
 
+/* The options that say how much may be delivered at once.  See throttle.c. */
+typedef struct MqThrottle
+{
+	int64		max_in_flight;	/* 0: without limit */
+	double		rate_limit;		/* deliveries a second; 0: without limit */
+} MqThrottle;
+
 /*
  * What a prepared transaction will do to a queue once it ends.
  */
@@ -93,6 +100,7 @@ typedef struct MqPrepared
 	bool		changed;		/* the definition: what follows if it commits */
 	bool		paused;
 	bool		dropped;
+	MqThrottle	throttle;
 	int64		fresh_lo;		/* its fresh rows, 0 = none */
 	int64		fresh_hi;
 	int64		rows;			/* change of the number of rows if it commits */
@@ -204,6 +212,14 @@ typedef struct MqQueue
 	TimestampTz last_used;
 	MqPolicy	policy;
 
+	MqThrottle	throttle;
+	bool		throttle_known; /* a commit has said so; the catalog may lag */
+	bool		refused;		/* somebody found all slots taken; a shared lock is
+								 * enough to set it */
+	int			watcher;		/* process number + 1 of the waiter who sleeps until
+								 * the next token only; 0: nobody */
+	double		bucket_full;	/* when the tokens are complete; steady */
+
 	MqLane		lanes[MQ_NLANES];
 	MqStock		stock_fresh[MQ_STOCK_FRESH];
 	MqStock		stock_other[MQ_NLANES - 1][MQ_STOCK_OTHER];
@@ -225,7 +241,8 @@ typedef struct MqQueue
 	int			nprepared;
 
 	dlist_head	waiters;		/* MqWaiter, first come first woken */
-	int			nwaiters;
+	dlist_head	matchers;		/* those who wait for certain messages only */
+	int			nwaiters;		/* both, woken ones who have not left included */
 
 	TimestampTz audited;		/* last audit by the worker (steady) ... */
 	int64		audit_sum;		/* ... and what it added up then */
@@ -238,20 +255,26 @@ typedef struct MqQueue
 	int			ncounted_xip;
 
 	TimestampTz notified;		/* last notification by the worker; steady */
-	bool		notify;			/* a notification is due */
+	bool		notify;			/* a notification is due; a shared lock is
+								 * enough to set it */
 	TimestampTz dequeued;		/* last dequeue, waiting ones included; steady; a
 								 * shared lock is enough to write it */
 
 	MqCounters	n;
 } MqQueue;
 
-/* One process waiting for messages. Indexed by process number. */
+/*
+ * One process waiting for messages of one queue; each process has
+ * MQ_WAIT_QUEUES of them.  Under the lock of the queue it waits for.
+ */
+#define MQ_WAIT_QUEUES	64
 typedef struct MqWaiter
 {
 	dlist_node	node;
 	int			procno;
-	bool		queued;
-	bool		woken;			/* taken off the list by somebody's wake */
+	bool		queued;			/* false: woken, or not waiting; its process
+								 * also looks without the lock */
+	bool		matching;		/* in matchers, not in waiters */
 } MqWaiter;
 
 /* What a process is about to commit.  See announce.c. */
@@ -336,8 +359,8 @@ extern MqShared *mq_shared;
 extern MqQueue *mq_queues;
 extern MqLease *mq_leases;
 extern MqLease **mq_buckets;
-extern MqWaiter *mq_waiters;
-extern MqAnnounced *mq_announced;	/* by process number, like mq_waiters */
+extern MqWaiter *mq_waiters;	/* MQ_WAIT_QUEUES by process number */
+extern MqAnnounced *mq_announced;	/* by process number */
 extern pg_atomic_uint32 *mq_announced_xids;
 extern uint32 mq_bucket_mask;	/* within one partition */
 

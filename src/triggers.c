@@ -186,6 +186,7 @@ mq_sql_queue_changed(PG_FUNCTION_ARGS)
 		c->sub = GetCurrentSubTransactionId();
 		c->dropped = !update;
 		c->paused = DatumGetBool(heap_getattr(tuple, get_attnum(self, "paused"), desc, &isnull));
+		c->throttle = mq_throttle_columns(tuple, desc, self);
 
 		/* the commit shall find the slot: a cache may lag behind the catalog */
 		if (update && (q = mq_queue_create(MyDatabaseId, relid, &created)) != NULL)

@@ -16,12 +16,17 @@ typedef struct MqWakeList
 	int			procs[MQ_WAKE_MAX];
 } MqWakeList;
 
-extern void mq_wake_pick(MqQueue *q, int64 n, MqWakeList *list);
+extern int64 mq_wake_pick(MqQueue *q, int64 n, MqWakeList *list);
+extern bool mq_wake_wanted(MqQueue *q);
+extern void mq_wake_freed(MqQueue *q, MqWakeList *list);
+extern void mq_wake_listeners(MqQueue *q, TimestampTz when);
 extern void mq_wake_all(MqQueue *q, MqWakeList *list);
 extern void mq_wake_send(MqWakeList *list);
-extern void mq_wait_enter(MqQueue *q);
+extern bool mq_wait_enter(MqQueue *q, bool matching);
+extern bool mq_wait_watch(MqQueue *q);
+extern void mq_wait_unwatch(MqQueue *q);
 extern void mq_wait_leave(void);
-extern void mq_wait_leave_other(Oid relid);
+extern void mq_wait_leave_others(const Oid *relids, int n);
 extern bool mq_wait_sleep(long timeout_ms);
 
 extern MqDatabase *mq_database(Oid dboid, bool create);

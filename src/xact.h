@@ -66,6 +66,7 @@ typedef struct MqChange
 {
 	bool		paused;
 	bool		dropped;
+	MqThrottle	throttle;
 	SubTransactionId sub;
 } MqChange;
 

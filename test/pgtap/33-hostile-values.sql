@@ -82,7 +82,7 @@ SELECT is(mq.ack_batch('ed', array_agg(id), array_agg(receipt)), 8, '... and ack
 SELECT mq.purge('ed') \g /dev/null
 
 -- Numbers.
-SELECT is(pg_temp.state(format('SELECT mq.create_queue(''nu'', rate_limit => %L)', r)), CASE WHEN r IN ('1e-300', '1e308') THEN '0A000' ELSE '22023' END, 'rate_limit ' || r)
+SELECT is(pg_temp.state(format('SELECT mq.create_queue(''nr'', rate_limit => %L, if_not_exists => true)', r)), CASE WHEN r IN ('1e-300', '1e308') THEN '00000' ELSE '22023' END, 'rate_limit ' || r)
     FROM unnest('{NaN,Infinity,-Infinity,0,-0,-1,-1e-300,1e-300,1e308}'::text[]) r;
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''nu'', %s => %s)', o, v)), '22023', o || ' ' || v) FROM unnest('{max_length,max_in_flight}'::text[]) o, unnest('{0,-1,-9223372036854775808}'::text[]) v;
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''nu'', max_attempts => %s)', v)), '22023', 'max_attempts ' || v) FROM unnest('{-1,-2147483648}'::text[]) v;
