@@ -231,6 +231,7 @@ load_options(MqDef *def)
 		def->policy.lease = interval_column(tup, desc, relid, "lease");
 		def->policy.backoff = interval_column(tup, desc, relid, "backoff");
 		def->policy.backoff_limit = interval_column(tup, desc, relid, "backoff_limit");
+		def->ttl = interval_column(tup, desc, relid, "ttl");
 		d = heap_getattr(tup, get_attnum(relid, "max_attempts"), desc, &isnull);
 		def->policy.max_attempts = isnull ? 0 : DatumGetInt32(d);
 		d = heap_getattr(tup, get_attnum(relid, "dead_letter"), desc, &isnull);

@@ -59,6 +59,7 @@ typedef struct MqDef
 	MqPolicy	policy;
 	char		dead_letter[NAMEDATALEN];	/* "" = none */
 	bool		paused;
+	int64		ttl;			/* microseconds; 0: messages do not expire */
 	MqQueue    *hint;
 } MqDef;
 

@@ -24,6 +24,7 @@
 #include "mb/pg_wchar.h"
 
 #include "clock.h"
+#include "expiry.h"
 #include "guc.h"
 #include "pgstat.h"
 #include "tcop/dest.h"
@@ -48,6 +49,8 @@ typedef struct Taken
 	MqLook		look;
 	bool		from_failed;
 	bool		early;			/* its time has not come: place says when */
+	bool		expired;
+	TimestampTz expires_at;
 	MqPlace		place;
 	MqReason	reason;
 	int32		attempts;
@@ -72,6 +75,7 @@ typedef struct Claimer
 	bool		buried;			/* some went to the dead letters, which makes
 								 * room once this transaction has committed */
 	int64		blocks;
+	TimestampTz expired_upto;	/* what others are taking away as expired */
 } Claimer;
 
 static int64
@@ -217,6 +221,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 	int			kept = 0;
 	int			keep_until = n; /* candidates from here on go back unseen */
 	int			first = c->got;
+	bool		buried_later = false;
 	MqQueue    *q;
 	MqWakeList	wake = {0};
 
@@ -225,19 +230,22 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		Taken	   *t = &taken[i];
 		MqRow		row;
 
-		t->early = false;
+		t->early = t->expired = false;
 		t->look = mq_row_look(&c->reader, t->id, &t->tid, &row, &t->holder);
 		if (t->look != MQ_LOOK_OK)
 			continue;
+		if (row.expires_at <= now || row.expires_at <= c->expired_upto)
+		{
+			/* the way to the dead letters is the expiry scan's, or a failure's */
+			t->look = MQ_LOOK_GONE;
+			t->expired = true;
+			t->expires_at = row.expires_at;
+			continue;
+		}
 		if (!t->from_failed)
 		{
 			t->attempts = row.attempts;
 
-			if (row.expires_at <= now)
-			{
-				t->look = MQ_LOOK_GONE;
-				continue;
-			}
 			if (row.place.timed && row.place.ready_at > now)
 			{
 				t->look = MQ_LOOK_GONE;
@@ -324,14 +332,23 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 				else
 				{
 					mq_count_leased(q, l->ready_at, -1);
+					mq_expiry_left(l);
 					mq_lease_free(l);
 					mq_lane_block(q, t->lane, t->pos, t->id, &t->tid, &t->holder);
 				}
+			}
+			else if (t->expired && t->from_failed)
+			{
+				mq_lease_put_back(l, now);
+				mq_lease_expired(l, t->expires_at);
+				buried_later = true;
 			}
 			else
 			{
 				if (!t->from_failed)
 					mq_count_leased(q, l->ready_at, -1);
+				if (t->early || t->expired)
+					mq_expiry_left(l);
 				mq_lease_free(l);
 				if (t->early)
 					mq_lane_defer(q, &t->place);
@@ -352,6 +369,8 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 	}
 	mq_unlock(partition);
 	mq_wake_send(&wake);
+	if (buried_later)
+		mq_worker_poke(DT_NOBEGIN);
 }
 
 /* Waits until whoever scans this queue has finished; the partition is locked. */
@@ -384,7 +403,8 @@ known_empty(MqDef *def)
 	empty = q && q->attached && q->signature == def->signature &&
 		(q->paused ||
 		 (q->nblocked == 0 && q->nprepared == 0 && q->nfailed == 0 &&
-		  mq_lease_next_deadline(q) > steady && !mq_lane_has_work(q, now)));
+		  mq_lease_next_deadline(q) > steady && !mq_lane_has_work(q, now))) &&
+		(mq_worker_alive_hint() || mq_expiry_event(q) > steady);
 	if (empty)
 		q->dequeued = steady;	/* whoever writes it last is right */
 	LWLockRelease(lock);
@@ -433,15 +453,22 @@ claim(Claimer *c)
 			continue;
 		}
 		mq_lease_expire(q, steady);
-		if (!c->peek && !helped && q->nfailed > 0 && !mq_worker_alive_hint())
+		if (!helped && (q->nfailed > 0 || mq_expiry_event(q) <= steady))
 		{
-			/* nobody else would take the spent ones to the dead letters */
-			mq_unlock(q->partition);
-			c->buried |= mq_retry_bury(c->def) > 0;
 			helped = true;
-			continue;
+			if (mq_worker_alive_hint())
+				mq_worker_poke(mq_expiry_event(q));
+			else if (!c->peek)
+			{
+				/* nobody else would take them to the dead letters */
+				mq_unlock(q->partition);
+				c->buried |= mq_retry_bury(c->def) > 0;
+				c->buried |= mq_sweep_bury(c->def) > 0;
+				continue;
+			}
 		}
 		n = take(c, q, now, taken, want, &next, &job);
+		c->expired_upto = q->expired_upto;
 		if (n == 0 && next == MQ_NEXT_WAIT)
 		{
 			wait_for_scan(q);

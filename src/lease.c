@@ -25,7 +25,7 @@
  *
  * A FAILED entry is delivered again from here once it is due, whether or not
  * the worker has written the failure into the row; one that has used up its
- * attempts ("spent") waits for its way to the dead letters.
+ * attempts or has expired ("spent") waits for its way to the dead letters.
  *
  * All functions: the queue's partition is locked by the caller.
  *-------------------------------------------------------------------------
@@ -126,6 +126,7 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->xid = InvalidTransactionId;
 	l->reason = MQ_REASON_NONE;
 	l->write_after = DT_NOBEGIN;
+	l->expires_at = DT_NOEND;
 	dlist_push_tail(&q->leases, &l->node);
 	q->nleases++;
 	return l;
@@ -237,12 +238,28 @@ mq_lease_hold(MqLease *l, TimestampTz steady)
 	mq_lease_set_timer(l);
 }
 
-/* Whether the message has used up its attempts. */
+/* Whether the message is not to be tried again: no attempts left, or expired. */
 bool
 mq_lease_is_spent(MqLease *l)
 {
-	return l->queue->policy.max_attempts > 0 &&
-		l->attempts >= l->queue->policy.max_attempts;
+	return l->expires_at != DT_NOEND ||
+		(l->queue->policy.max_attempts > 0 &&
+		 l->attempts >= l->queue->policy.max_attempts);
+}
+
+/*
+ * The row has expired while leased: still to be settled, but if the delivery
+ * fails there is no other.
+ */
+void
+mq_lease_expired(MqLease *l, TimestampTz at)
+{
+	l->expires_at = at;
+	if (l->state == MQ_LEASE_FAILED)
+	{
+		mq_lease_clear_timer(l);
+		l->write_after = DT_NOBEGIN;
+	}
 }
 
 /*

@@ -2,8 +2,8 @@
  * maint.c
  *		One bounded pass of upkeep for one queue, by the worker.
  *
- * In this order: leases that ended, transactions that ended, failed
- * deliveries, counters, notifications.  A first look under the lock says
+ * In this order: leases that ended, transactions that ended, expired messages,
+ * failed deliveries, counters, notifications.  A first look under the lock says
  * whether there is anything to do, so that an idle queue costs no transaction.
  * The worker acts as nobody: rows of plain tables are written directly, the
  * others by the executor as the table's owner.  It takes the table's lock only
@@ -15,12 +15,14 @@
 #include "catalog/namespace.h"
 #include "clock.h"
 #include "commands/async.h"
+#include "expiry.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #define WRITE_BATCH		200
+#define SWEEP_BATCHES	8
 #define NOTIFY_PAUSE	(50 * INT64CONST(1000))
 #define NOTIFY_REPEAT	(3 * USECS_PER_SEC)
 #define RECOUNT_PAUSE	(5 * USECS_PER_SEC)
@@ -75,6 +77,9 @@ typedef struct Todo
 	bool		recount;
 	bool		count_due;
 	bool		notify;
+	bool		expire;
+	bool		more_expired;
+	MqSweep    *sweep;
 	TimestampTz next;			/* steady */
 } Todo;
 
@@ -124,6 +129,9 @@ look(Oid relid, bool listened)
 			todo.next = Min(todo.next, Max(l->write_after, q->write_after));
 		}
 		todo.next = Min(todo.next, mq_lease_next_deadline(q));
+		todo.expire = mq_expiry_event(q) <= steady;
+		if (!todo.expire)
+			todo.next = Min(todo.next, mq_expiry_event(q));
 		if (!q->n.exact && !q->n.counting)
 		{
 			TimestampTz again = mq_time_add(q->n.recounted, RECOUNT_PAUSE);
@@ -347,6 +355,13 @@ count_and_write(MqDef *def, Relation rel, Todo *todo)
 		todo->next = DT_NOBEGIN;	/* there may be more */
 }
 
+/* A batch of expired messages. */
+static void
+expire(MqDef *def, Relation rel, Todo *todo)
+{
+	todo->more_expired = mq_sweep_batch(todo->sweep, def, rel, &todo->next);
+}
+
 /* One transaction, if the table's lock is free. */
 static void
 in_transaction(Oid relid, void (*work) (MqDef *def, Relation rel, Todo *todo), Todo *todo)
@@ -389,6 +404,18 @@ mq_maint_queue(Oid relid, bool listened)
 		StartTransactionCommand();
 		mq_outcome_retire(relid);
 		CommitTransactionCommand();
+	}
+	if (todo.expire)
+	{
+		todo.sweep = mq_sweep_new();
+		for (int i = 0; i < SWEEP_BATCHES && (i == 0 || todo.more_expired); i++)
+		{
+			todo.more_expired = false;
+			in_transaction(relid, expire, &todo);
+		}
+		pfree(todo.sweep);
+		if (todo.more_expired)
+			todo.next = DT_NOBEGIN;
 	}
 	if (todo.write || todo.recount || todo.count_due)
 		in_transaction(relid, count_and_write, &todo);

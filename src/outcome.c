@@ -27,6 +27,7 @@
 #include "access/transam.h"
 #include "announce.h"
 #include "clock.h"
+#include "expiry.h"
 #include "guc.h"
 #include "storage/procarray.h"
 
@@ -63,6 +64,7 @@ mq_return_claim(MqQueue *q, MqLease *l)
 		MqPlace		p = mq_lease_place(l);
 
 		mq_count_leased(q, l->ready_at, -1);
+		mq_expiry_left(l);
 		mq_lease_free(l);
 		mq_lane_add(q, &p);
 	}
@@ -126,6 +128,9 @@ move_commit(MqQueue *q, const MqMove *m, TimestampTz now)
 			l->relnode = q->relnode;
 			l->priority = m->place.priority;
 			l->ready_at = m->place.timed ? m->place.ready_at : DT_NOBEGIN;
+			/* the row may say otherwise now; if not, the next look finds it */
+			l->expires_at = DT_NOEND;
+			mq_lease_set_timer(l);
 			return 0;
 		}
 		mq_count_row(q, &m->was, -1);
@@ -244,6 +249,13 @@ commit(MqTouch *t, TransactionId xid)
 		mq_lane_add_range(q, f->lo, f->hi, f->n, &f->tid);
 		nready += f->n;
 	}
+	for (int i = 0; i < t->expires.n; i++)
+	{
+		MqExpires  *e = &t->expires.a[i];
+
+		if (mq_expiry_add(q, e->at, e->id, &e->tid))
+			first_event = Min(first_event, mq_expiry_event(q));
+	}
 	if (q->n.recounting)
 		mq_count_log(q, xid, q->n.rows - rows, q->n.delayed - delayed);
 
@@ -331,11 +343,18 @@ undo(MqTouch *t, SubTransactionId sub)
 		}
 	}
 	for (int i = t->gone.n - 1; UNDONE(t->gone, i); i--)
-		if (mq_lease_find(q, t->gone.a[i].was.id) == NULL)
+	{
+		MqGone	   *g = &t->gone.a[i];
+
+		if (g->expires_at != DT_NOEND &&
+			mq_expiry_add(q, g->expires_at, g->was.id, &g->was.tid))
+			first_event = DT_NOBEGIN;
+		if (mq_lease_find(q, g->was.id) == NULL)
 		{
-			mq_lane_add(q, &t->gone.a[i].was);
+			mq_lane_add(q, &g->was);
 			nready++;
 		}
+	}
 	for (int i = t->moves.n - 1; UNDONE(t->moves, i); i--)
 		if (!t->moves.a[i].is_new && mq_lease_find(q, t->moves.a[i].was.id) == NULL)
 		{
@@ -435,6 +454,8 @@ prepare(MqTouch *t, TransactionId xid)
 		p->rows += f->n;
 		p->enqueued += f->n;
 	}
+	for (int i = 0; i < t->expires.n; i++)
+		p->expires_at = Min(p->expires_at, t->expires.a[i].at);
 	for (int i = 0; i < t->moves.n; i++)
 		if (t->moves.a[i].is_new)
 		{
@@ -541,6 +562,8 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed)
 		q->n.enqueued += p->enqueued;
 		if (p->fresh_lo > 0 && !p->rescan)
 			mq_lane_add_range(q, p->fresh_lo, p->fresh_hi, p->rows, NULL);
+		if (p->expires_at != DT_NOEND)
+			mq_expiry_set_back(q, p->expires_at);
 	}
 	if (p->rescan)
 	{
@@ -659,6 +682,7 @@ static void
 cleanup(SubTransactionId sub)
 {
 	mq_lane_scan_abandon();
+	mq_expiry_abandon(sub);
 	mq_wait_leave();
 }
 

@@ -135,6 +135,7 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 		MqRow		row;
 		MqHolder	holder;
 		bool		ok;
+		bool		expired;
 
 		current = c->id;
 		switch (mq_row_look(&r, c->id, &c->tid, &row, &holder))
@@ -150,8 +151,13 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 		}
 		/* after a crash the row may know more */
 		c->attempts = Max(c->attempts, row.attempts);
+		expired = row.expires_at <= mq_now();
+		/* expired when it was chosen, an UPDATE may have given it more time */
+		c->spent = expired || (def->policy.max_attempts > 0 &&
+							   c->attempts >= def->policy.max_attempts);
 		if (c->spent)
-			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts, "attempts", error, true);
+			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts,
+								expired ? "expired" : "attempts", error, true);
 		else
 			ok = mq_row_fail(&r, c->id, &row.place.tid, c->attempts, c->until, error);
 		heap_freetuple(row.tuple);

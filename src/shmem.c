@@ -251,6 +251,8 @@ queue_is_idle(MqQueue *q)
 	if (q->nleases > 0 || q->nwaiters > 0 || q->nprepared > 0 ||
 		mq_shared->recount == q)
 		return false;
+	if (q->expirer != -1)
+		return false;
 	for (int i = 0; i < MQ_NLANES; i++)
 		if (q->lanes[i].scanner != -1)
 			return false;
@@ -275,6 +277,11 @@ mq_queue_init_lanes(MqQueue *q)
 	}
 	q->nlate = 0;
 	q->nblocked = 0;
+	q->expiry.t = q->next_expiry = q->expiry_after = DT_NOBEGIN;
+	ItemPointerSetInvalid(&q->expiry.tid);
+	q->expiry_low = DT_NOEND;
+	q->expiry_resets++;
+	q->nexpired = 0;
 }
 
 static void
@@ -376,6 +383,8 @@ mq_queue_create(Oid dboid, Oid relid, bool *created)
 			lane->stock_max = i == MQ_LANE_FRESH ? MQ_STOCK_FRESH : MQ_STOCK_OTHER;
 		}
 		mq_queue_init_lanes(q);
+		q->expirer = -1;
+		q->expired_upto = DT_NOBEGIN;
 		dlist_init(&q->leases);
 		dlist_init(&q->failed);
 		dlist_init(&q->prepared);
@@ -420,7 +429,10 @@ mq_prepared_new(void)
 							dlist_pop_head_node(&mq_shared->free_prepared));
 	SpinLockRelease(&mq_shared->prepared_lock);
 	if (p)
+	{
 		memset(p, 0, sizeof(MqPrepared));
+		p->expires_at = DT_NOEND;
+	}
 	return p;
 }
 

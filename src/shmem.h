@@ -25,6 +25,7 @@
 #define MQ_BLOCKED_MAX		64
 #define MQ_DATABASES		256
 #define MQ_RECOUNT_LOG		1024
+#define MQ_EXPIRED_MAX		128
 
 /* A row known to be deliverable, read ahead by a scan or by a late commit. */
 typedef struct MqStock
@@ -79,6 +80,22 @@ typedef struct MqBlocked
 	uint8		lane;
 } MqBlocked;
 
+/* A place in the expiry index: all entries up to here, in its order. */
+typedef struct MqExpiryPos
+{
+	TimestampTz t;
+	ItemPointerData tid;
+} MqExpiryPos;
+
+/* An expired row behind the expiry position; see expiry.c. */
+typedef struct MqExpired
+{
+	int64		id;
+	ItemPointerData tid;
+	TimestampTz at;				/* its expires_at */
+	TimestampTz after;			/* to be looked at again then; steady */
+} MqExpired;
+
 /*
  * What a prepared transaction will do to a queue once it ends.
  */
@@ -95,6 +112,7 @@ typedef struct MqPrepared
 	int64		fresh_hi;
 	int64		rows;			/* change of the number of rows if it commits */
 	int64		enqueued;
+	TimestampTz expires_at;		/* least of its fresh rows; DT_NOEND: none */
 } MqPrepared;
 
 /*
@@ -129,6 +147,8 @@ typedef struct MqLease
 	int64		duration;		/* length of the lease, microseconds; < 0: as
 								 * long as the session lives */
 	TimestampTz ready_at;		/* of the row as delivered; DT_NOBEGIN: none */
+	TimestampTz expires_at;		/* of a row that the expiry scan has met and
+								 * left to this lease; DT_NOEND: not met */
 	ItemPointerData tid;		/* hint, valid while relnode is the table's */
 	RelFileNumber relnode;
 	int32		attempts;		/* failed deliveries before this one */
@@ -223,6 +243,20 @@ typedef struct MqQueue
 
 	dlist_head	waiters;		/* MqWaiter, first come first woken */
 	int			nwaiters;
+
+	MqExpiryPos expiry;			/* expired rows up to here are gone, leased or
+								 * noted; see expiry.c */
+	TimestampTz expiry_low;		/* least expires_at committed above it since the
+								 * running scan began */
+	TimestampTz next_expiry;	/* nothing above it expires before; DT_NOBEGIN:
+								 * unknown */
+	TimestampTz expiry_after;	/* no scan before that; steady */
+	TimestampTz expired_upto;	/* being taken to the dead letters; DT_NOBEGIN:
+								 * none are */
+	int			expirer;		/* process number of who does it, or -1 */
+	uint32		expiry_resets;	/* as a lane's */
+	int			nexpired;
+	MqExpired	expired[MQ_EXPIRED_MAX];
 
 	TimestampTz audited;		/* last audit by the worker (steady) ... */
 	int64		audit_sum;		/* ... and what it added up then */

@@ -98,7 +98,7 @@ INSERT INTO bad VALUES ($$lease => '-1 s'$$), ($$max_attempts => -1$$), ($$backo
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''qbad'', %s)', options)), '22023', options) FROM bad;
 -- Not built yet: refused, never accepted and ignored.
 CREATE TEMP TABLE later (options text);
-INSERT INTO later VALUES ($$ttl => '1 h'$$), ($$max_length => 10$$), ($$overflow => 'drop_head'$$), ($$ordered => true$$),
+INSERT INTO later VALUES ($$max_length => 10$$), ($$overflow => 'drop_head'$$), ($$ordered => true$$),
     ($$dedup_window => '1 h'$$), ($$retain => '1 h'$$), ($$max_in_flight => 10$$), ($$rate_limit => 10$$),
     ($$dead_letter_exchange => 'x'$$), ($$dead_letter_key => 'x'$$);
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''qbad'', %s)', options)), '0A000', 'create_queue: not yet ' || options) FROM later;
@@ -109,8 +109,8 @@ SELECT is((SELECT count(*) FROM mq.queues WHERE name LIKE 'qbad%'), 0::bigint, '
 
 CREATE TEMP TABLE notyet (sql text);
 INSERT INTO notyet VALUES
-    ($$SELECT mq.enqueue('qd', '1', dedup_id => 'a')$$), ($$SELECT mq.enqueue('qd', '1', ttl => '1 h')$$),
-    ($$SELECT mq.enqueue_batch('qd', '{1}', dedup_ids => '{a}')$$), ($$SELECT mq.enqueue_batch('qd', '{1}', ttl => '1 h')$$),
+    ($$SELECT mq.enqueue('qd', '1', dedup_id => 'a')$$),
+    ($$SELECT mq.enqueue_batch('qd', '{1}', dedup_ids => '{a}')$$),
     ($$INSERT INTO mq.q_qd (body, dedup_id) VALUES ('1', 'a')$$),
     ($$SELECT * FROM mq.dequeue('qd', match => '{"a": 1}')$$),
     ($$SELECT * FROM mq.ack_dequeue('qd', '{}', '{}', match => '{"a": 1}')$$),

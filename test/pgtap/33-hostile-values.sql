@@ -45,7 +45,7 @@ SELECT is(pg_temp.state(format('SELECT count(*) FROM mq.dequeue(''ed'', lease =>
 SELECT is(pg_temp.state(format('SELECT count(*) FROM mq.dequeue(''ed'', 100, wait => %L)', span)), CASE kind WHEN 'negative' THEN '22023' ELSE '00000' END, 'wait ' || span) FROM spans WHERE kind NOT IN ('huge', 'long');
 SELECT is(pg_temp.state(format('SELECT mq.nack(''ed'', 1, 1, delay => %L)', span)), CASE kind WHEN 'negative' THEN '22023' ELSE '00000' END, 'nack ' || span) FROM spans;
 SELECT is(pg_temp.state(format('SELECT mq.extend(''ed'', 1, 1, %L)', span)), CASE WHEN kind IN ('negative', 'none', 'huge') THEN '22023' ELSE '00000' END, 'extend ' || span) FROM spans;
-SELECT is(pg_temp.state(format('SELECT mq.enqueue(''ed'', ''1'', ttl => %L)', span)), CASE WHEN kind IN ('negative', 'none') THEN '22023' ELSE '0A000' END, 'ttl ' || span) FROM spans;
+SELECT is(pg_temp.state(format('SELECT mq.enqueue(''ed'', ''1'', ttl => %L)', span)), CASE WHEN kind IN ('negative', 'none') THEN '22023' ELSE '00000' END, 'ttl ' || span) FROM spans;
 SELECT is(pg_temp.state(format('SELECT mq.alter_queue(''ed'', %s => %L)', o, span)), '22023', o || ' ' || span) FROM spans, unnest('{lease,backoff,backoff_limit,ttl,retain,dedup_window}'::text[]) o WHERE kind IN ('negative', 'huge');
 SELECT mq.delete('ed', ARRAY(SELECT id FROM mq.q_ed)) \g /dev/null
 -- a wait as long as there is
