@@ -4,7 +4,7 @@ SET LOCAL search_path TO pg_catalog, pg_temp;
 
 
 --
--- Messages that expire
+-- Messages that expire; queues of limited length
 --
 
 CREATE OR REPLACE FUNCTION mq.check_options$(options mq.queue$)
@@ -40,8 +40,6 @@ BEGIN
 
     SELECT later.option INTO wrong
     FROM (VALUES
-        ('max_length', options.max_length IS NOT NULL),
-        ('overflow', options.overflow <> usual.overflow),
         ('ordered', options.ordered),
         ('dedup_window', options.dedup_window <> usual.dedup_window),
         ('retain', options.retain IS NOT NULL),

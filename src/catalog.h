@@ -59,6 +59,8 @@ typedef struct MqDef
 	MqPolicy	policy;
 	char		dead_letter[NAMEDATALEN];	/* "" = none */
 	bool		paused;
+	int64		max_length;		/* 0: any */
+	bool		drop_head;		/* past it; else producers are refused */
 	int64		ttl;			/* microseconds; 0: messages do not expire */
 	MqQueue    *hint;
 } MqDef;

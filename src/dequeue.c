@@ -70,6 +70,7 @@ typedef struct Claimer
 	MqDelivery *out;
 	int			max_out;
 	bool		peek;			/* only look whether there is one */
+	bool		drop;			/* take them to make room; peek is set as well */
 	bool		full;			/* the lease table is full */
 	bool		ended;			/* the batch is complete */
 	bool		buried;			/* some went to the dead letters, which makes
@@ -137,7 +138,8 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 		Taken	   *t = &taken[n];
 		int			limit = retry ? MQ_LANE_DUE(retry->priority) : MQ_NLANES;
 
-		*next = mq_lane_next(q, now, limit, &cand, job);
+		*next = c->drop ? mq_lane_lowest(q, now, &cand, job) :
+			mq_lane_next(q, now, limit, &cand, job);
 		if (*next == MQ_NEXT_NONE && retry)
 		{
 			t->tid = mq_lease_place(retry).tid;
@@ -217,7 +219,7 @@ static void
 sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 {
 	int			partition = mq_partition_of(MyDatabaseId, c->def->relid);
-	int32		max_attempts = c->def->policy.max_attempts;
+	int32		max_attempts = c->drop ? 0 : c->def->policy.max_attempts;
 	int			kept = 0;
 	int			keep_until = n; /* candidates from here on go back unseen */
 	int			first = c->got;
@@ -440,7 +442,7 @@ claim(Claimer *c)
 		q = mq_queue_attach(c->def, c->rel);
 		c->touch->hint = q;
 		q->dequeued = steady;
-		if (q->paused)
+		if (q->paused && !c->drop)
 		{
 			mq_unlock(q->partition);
 			break;
@@ -648,6 +650,48 @@ mq_handed_out(Oid relid)
 
 	for (int i = t ? t->claims.n - 1 : -1; i >= 0 && !t->claims.a[i].handed_out; i--)
 		t->claims.a[i].handed_out = true;
+}
+
+/*
+ * For a producer that has to make room (length.c): leases up to n ready
+ * messages, the oldest of the lowest priority first, and takes them to the dead
+ * letters as `maxlen` in this transaction.  Returns how many.
+ */
+int64
+mq_drop_head(MqDef *def, Relation rel, int64 n)
+{
+	MqDequeue	d = {0};
+	Claimer		c = {0};
+	MqSettleArgs a = {0};
+	int64	   *ids;
+
+	d.queue = def->name;
+	d.max = (int) Min(n, PG_INT32_MAX);
+	d.consumer = "";
+	c.d = &d;
+	c.def = def;
+	c.rel = rel;
+	c.touch = mq_xact_touch(def->relid);
+	c.peek = c.drop = true;
+	c.duration = def->policy.lease;
+	claim(&c);
+	if (c.got == 0)
+		return 0;
+	ids = palloc(sizeof(int64) * c.got);
+	for (int i = 0; i < c.got; i++)
+	{
+		ids[i] = c.out[i].row.place.id;
+		heap_freetuple(c.out[i].row.tuple);
+	}
+	a.verb = MQ_DROP;
+	a.n = c.got;
+	a.ids = ids;
+	a.receipts = &c.receipt;
+	a.one_receipt = true;
+	c.got = mq_settle(def, rel, &a);
+	pfree(ids);
+	pfree(c.out);
+	return c.got;
 }
 
 /* Gives back what a look claimed. */

@@ -6,6 +6,7 @@
 #include "worker.h"
 
 #include "expiry.h"
+#include "length.h"
 
 #include "access/detoast.h"
 #include "catalog/pg_type.h"
@@ -210,6 +211,7 @@ mq_sql_enqueue(PG_FUNCTION_ARGS)
 	rel = open_for_enqueue(queue, &def);
 	mq_enqueue_values(&e, &m, &values);
 	mq_expiry_values(def, e.ttl, &values);
+	mq_length_reserve(def, rel, 1);
 	inserted = mq_row_insert(def, rel, &values, &id);
 	relation_close(rel, NoLock);
 	if (!inserted)
@@ -246,6 +248,7 @@ mq_sql_enqueue_redriven(PG_FUNCTION_ARGS)
 
 	rel = open_for_enqueue(queue, &def);
 	mq_enqueue_values(&e, &m, &values);
+	mq_length_reserve(def, rel, 1);
 	inserted = mq_row_insert(def, rel, &values, &id);
 	relation_close(rel, NoLock);
 	if (!inserted)
@@ -311,6 +314,7 @@ mq_sql_enqueue_batch(PG_FUNCTION_ARGS)
 		mq_enqueue_values(&e, &m, &values[i]);
 		mq_expiry_values(def, e.ttl, &values[i]);
 	}
+	mq_length_reserve(def, rel, n);
 	if (n > 0)
 		mq_rows_insert(def, rel, values, n, ids, inserted);
 	relation_close(rel, NoLock);

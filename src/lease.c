@@ -127,6 +127,7 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->reason = MQ_REASON_NONE;
 	l->write_after = DT_NOBEGIN;
 	l->expires_at = DT_NOEND;
+	l->held = false;
 	dlist_push_tail(&q->leases, &l->node);
 	q->nleases++;
 	return l;
@@ -193,6 +194,14 @@ mq_lease_mirror(MqLease *l)
 	mq_mirror_set(l - mq_leases, &m);
 }
 
+/* Whether the message is a consumer's whose dequeue has committed. */
+void
+mq_lease_set_held(MqLease *l, bool held)
+{
+	l->queue->nheld += (int) held - (int) l->held;
+	l->held = held;
+}
+
 /* The message is nobody's any more (gone, or back in its lane). */
 void
 mq_lease_free(MqLease *l)
@@ -200,6 +209,7 @@ mq_lease_free(MqLease *l)
 	MqQueue    *q = l->queue;
 	MqLease   **p = bucket_of(q, l->id);
 
+	mq_lease_set_held(l, false);
 	mq_lease_clear_timer(l);
 	while (*p != l)
 		p = &(*p)->next;
@@ -234,6 +244,7 @@ void
 mq_lease_hold(MqLease *l, TimestampTz steady)
 {
 	l->state = MQ_LEASE_HELD;
+	mq_lease_set_held(l, true);
 	l->until = l->session ? DT_NOEND : mq_time_add(steady, l->duration);
 	mq_lease_set_timer(l);
 }
@@ -290,6 +301,7 @@ mq_lease_fail(MqLease *l, MqReason reason)
 	MqQueue    *q = l->queue;
 	TimestampTz now = mq_now();
 
+	mq_lease_set_held(l, false);
 	mq_lease_clear_timer(l);
 	if (!counts_as_failed(l))
 		q->nfailed++;
@@ -320,6 +332,7 @@ mq_lease_put_back(MqLease *l, TimestampTz until)
 {
 	MqQueue    *q = l->queue;
 
+	mq_lease_set_held(l, false);
 	mq_lease_clear_timer(l);
 	if (!counts_as_failed(l))
 		q->nfailed++;

@@ -23,6 +23,7 @@
 
 #define WRITE_BATCH		200
 #define SWEEP_BATCHES	8
+#define MAX_UNKNOWN		64	/* prepared transactions a recount looks for */
 #define NOTIFY_PAUSE	(50 * INT64CONST(1000))
 #define NOTIFY_REPEAT	(3 * USECS_PER_SEC)
 #define RECOUNT_PAUSE	(5 * USECS_PER_SEC)
@@ -236,9 +237,13 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	mq_unlock(q->partition);
 }
 
-/* Counts all rows of a queue whose counters were lost (stats.c). */
-static void
-recount(MqDef *def, Relation rel)
+/*
+ * Counts all rows of a queue whose counters were lost (stats.c), unless others
+ * are being counted.  Those that this transaction has not committed are left to
+ * its end.
+ */
+void
+mq_maint_recount(MqDef *def, Relation rel)
 {
 	int			partition = mq_partition_of(MyDatabaseId, def->relid);
 	MqReader	r;
@@ -252,6 +257,10 @@ recount(MqDef *def, Relation rel)
 	int64		delayed;
 	int64		rows_then;
 	int64		delayed_then;
+	TransactionId xids[MAX_UNKNOWN];
+	int64		uncommitted[MAX_UNKNOWN] = {0};
+	int			nxids = 0;
+	dlist_iter	iter;
 
 	q = mq_queue_try_attach(def, rel);
 	if (q == NULL)
@@ -273,6 +282,13 @@ recount(MqDef *def, Relation rel)
 	q->n.counting = false;		/* one under way has counted for nothing */
 	q->n.recounted = mq_steady();
 	q->n.counted_until = now;
+	dlist_foreach(iter, &q->prepared)
+	{
+		MqPrepared *p = dlist_container(MqPrepared, node, iter.cur);
+
+		if (p->unknown && nxids < MAX_UNKNOWN)
+			xids[nxids++] = p->xid;
+	}
 	mq_unlock(partition);
 	LWLockRelease(mq_shared->registry);
 
@@ -280,8 +296,12 @@ recount(MqDef *def, Relation rel)
 	{
 		/* who becomes visible after this is in the log */
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		snapshot->curcid = FirstCommandId;	/* as others see our own rows */
 		mq_reader_init(&r, def, rel);
-		rows = mq_storage_count(&r, now, &delayed, snapshot);
+		rows = mq_storage_count(&r, now, &delayed, snapshot, xids, nxids, uncommitted);
+		/* who was visible to it has had time to come to its callback */
+		if (def->max_length > 0)
+			pg_usleep(10000);
 
 		log = palloc(sizeof(MqRecountDelta) * MQ_RECOUNT_LOG);
 		mq_lock(partition);
@@ -302,7 +322,18 @@ recount(MqDef *def, Relation rel)
 		q->n.rows += rows - rows_then;
 		q->n.delayed += delayed - delayed_then;
 		q->n.count_next = DT_NOBEGIN;
-		q->n.exact = !overflow;
+		q->n.exact = q->n.rows_exact = !overflow;
+		dlist_foreach(iter, &q->prepared)
+		{
+			MqPrepared *p = dlist_container(MqPrepared, node, iter.cur);
+
+			for (int i = 0; i < nxids; i++)
+				if (p->unknown && p->xid == xids[i])
+				{
+					q->reserved += uncommitted[i] - p->reserved;
+					p->reserved = uncommitted[i];
+				}
+		}
 		mq_unlock(partition);
 		UnregisterSnapshot(snapshot);
 	}
@@ -348,7 +379,7 @@ count_and_write(MqDef *def, Relation rel, Todo *todo)
 	if (q)
 		mq_unlock(q->partition);
 	if (todo->recount)
-		recount(def, rel);
+		mq_maint_recount(def, rel);
 	if (todo->count_due)
 		mq_maint_count_due(def, rel);
 	if (todo->write && mq_retry_write(def, rel, WRITE_BATCH, false) > 0)

@@ -83,7 +83,7 @@ settle_commit(MqQueue *q, MqLease *l, MqVerb verb, bool dead, bool row_gone)
 	}
 	if (verb == MQ_ACK)
 		q->n.acked++;
-	else if (counted)
+	else if (counted && verb != MQ_DROP)
 		q->n.nacked++;
 	if (dead)
 		q->n.dead++;
@@ -171,6 +171,14 @@ precommit(MqTouch *t)
 		mq_announce(t->relid, lowest, GetTopTransactionId());
 }
 
+/* The last n places in the queue's length are not, or no longer, reserved. */
+static void
+release_places(MqQueue *q, MqTouch *t, int n)
+{
+	for (int i = t->reserves.n - n; i < t->reserves.n; i++)
+		q->reserved -= t->reserves.a[i].n;
+}
+
 static void
 commit(MqTouch *t, TransactionId xid)
 {
@@ -188,7 +196,7 @@ commit(MqTouch *t, TransactionId xid)
 	bool		dropped = change && change->dropped;
 
 	if (t->fresh.n == 0 && t->moves.n == 0 && t->gone.n == 0 && t->claims.n == 0 &&
-		t->settles.n == 0 && t->truncated == InvalidSubTransactionId && change == NULL)
+		t->settles.n == 0 && t->reserves.n == 0 && t->truncated == InvalidSubTransactionId && change == NULL)
 		return;					/* it looked and found nothing */
 
 	mq_lock(partition);
@@ -211,7 +219,8 @@ commit(MqTouch *t, TransactionId xid)
 		mq_lease_free_all(q);
 		mq_queue_init_lanes(q);
 		q->n.rows = q->n.delayed = 0;
-		q->n.exact = false;		/* what came before the TRUNCATE is noted too */
+		/* what came before the TRUNCATE is noted too */
+		q->n.exact = q->n.rows_exact = false;
 	}
 	for (int i = 0; i < t->settles.n; i++)
 	{
@@ -249,6 +258,7 @@ commit(MqTouch *t, TransactionId xid)
 		mq_lane_add_range(q, f->lo, f->hi, f->n, &f->tid);
 		nready += f->n;
 	}
+	release_places(q, t, t->reserves.n);
 	for (int i = 0; i < t->expires.n; i++)
 	{
 		MqExpires  *e = &t->expires.a[i];
@@ -301,10 +311,12 @@ undo(MqTouch *t, SubTransactionId sub)
 	TimestampTz first_event = DT_NOEND;
 	int64		nready = 0;
 	bool		all = sub == InvalidSubTransactionId;
+	int			nreserves = 0;
 
 #define UNDONE(arr, i) ((i) >= 0 && (all || (arr).a[i].sub == sub))
 	if (!UNDONE(t->settles, t->settles.n - 1) && !UNDONE(t->claims, t->claims.n - 1) &&
-		!UNDONE(t->gone, t->gone.n - 1) && !UNDONE(t->moves, t->moves.n - 1))
+		!UNDONE(t->gone, t->gone.n - 1) && !UNDONE(t->moves, t->moves.n - 1) &&
+		!UNDONE(t->reserves, t->reserves.n - 1))
 		return;
 
 	partition = mq_partition_of(t->dboid, t->relid);
@@ -315,6 +327,9 @@ undo(MqTouch *t, SubTransactionId sub)
 		mq_unlock(partition);
 		return;
 	}
+	while (UNDONE(t->reserves, t->reserves.n - 1 - nreserves))
+		nreserves++;
+	release_places(q, t, nreserves);
 	for (int i = t->settles.n - 1; UNDONE(t->settles, i); i--)
 	{
 		MqSettle   *s = &t->settles.a[i];
@@ -490,6 +505,8 @@ prepare(MqTouch *t, TransactionId xid)
 			c->lease->holder = -1;
 		}
 	}
+	for (int i = 0; i < t->reserves.n; i++)
+		p->reserved += t->reserves.a[i].n;
 	/* from here on its end is awaited */
 	p->xid = xid;
 	mq_unlock(partition);
@@ -522,7 +539,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed)
 					{
 						if (l->verb == MQ_ACK)
 							q->n.acked++;
-						else
+						else if (l->verb != MQ_DROP)
 							q->n.nacked++;
 						mq_lease_free(l);
 					}
@@ -556,7 +573,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed)
 		{
 			mq_lease_free_all(q);
 			q->n.rows = 0;
-			q->n.exact = false;
+			q->n.exact = q->n.rows_exact = false;
 		}
 		q->n.rows += p->rows;
 		q->n.enqueued += p->enqueued;
@@ -565,10 +582,13 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed)
 		if (p->expires_at != DT_NOEND)
 			mq_expiry_set_back(q, p->expires_at);
 	}
+	q->reserved -= p->reserved;
 	if (p->rescan)
 	{
 		mq_queue_init_lanes(q);
 		q->n.exact = false;
+		if (p->unknown && committed)
+			q->n.rows_exact = false;
 	}
 	if (q->n.recounting)
 		mq_shared->recount_overflow = true;
@@ -775,6 +795,7 @@ mq_forget_queue(Oid dboid, Oid relid)
 	if (q)
 	{
 		mq_lease_free_all(q);
+		q->reserved = 0;
 		while (!dlist_is_empty(&q->prepared))
 		{
 			MqPrepared *p = dlist_container(MqPrepared, node, dlist_pop_head_node(&q->prepared));

@@ -227,6 +227,7 @@ restore_lease(const FileLease *fl)
 		dlist_push_tail(&q->failed, &l->node);
 		q->nfailed++;
 	}
+	mq_lease_set_held(l, is_deadline(&fl->lease));
 	mq_lease_set_timer(l);
 	mq_lease_mirror(l);
 }

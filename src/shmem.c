@@ -251,7 +251,7 @@ queue_is_idle(MqQueue *q)
 	if (q->nleases > 0 || q->nwaiters > 0 || q->nprepared > 0 ||
 		mq_shared->recount == q)
 		return false;
-	if (q->expirer != -1)
+	if (q->expirer != -1 || q->reserved != 0)
 		return false;
 	for (int i = 0; i < MQ_NLANES; i++)
 		if (q->lanes[i].scanner != -1)
@@ -462,7 +462,8 @@ mq_queue_await(MqQueue *q, TransactionId xid)
 	if (p == NULL)
 		return false;
 	p->xid = xid;
-	p->rescan = true;
+	p->rescan = p->unknown = true;
+	q->n.rows_exact = false;	/* its rows count for the length, too */
 	dlist_push_tail(&q->prepared, &p->node);
 	q->nprepared++;
 	return true;

@@ -24,7 +24,7 @@
 #define MQ_LATE_MAX			128
 #define MQ_BLOCKED_MAX		64
 #define MQ_DATABASES		256
-#define MQ_RECOUNT_LOG		1024
+#define MQ_RECOUNT_LOG		8192
 #define MQ_EXPIRED_MAX		128
 
 /* A row known to be deliverable, read ahead by a scan or by a late commit. */
@@ -113,6 +113,9 @@ typedef struct MqPrepared
 	int64		rows;			/* change of the number of rows if it commits */
 	int64		enqueued;
 	TimestampTz expires_at;		/* least of its fresh rows; DT_NOEND: none */
+	int64		reserved;		/* in the queue's length */
+	bool		unknown;		/* brought back by a restart: what it did to the
+								 * queue is not known here */
 } MqPrepared;
 
 /*
@@ -159,6 +162,7 @@ typedef struct MqLease
 	uint8		reason;			/* FAILED: MqReason */
 	bool		session;		/* no deadline, returns when its session ends */
 	bool		unwritten;		/* attempts is more than the row says */
+	bool		held;			/* counted in queue->nheld */
 	bool		timed;			/* timer is in one of the heaps */
 	int			holder;			/* process number of the consumer's session */
 	int			pid;			/* its process id */
@@ -185,6 +189,7 @@ typedef struct MqCounters
 	int64		rows_examined;
 	int64		blocks_touched;
 	bool		exact;
+	bool		rows_exact;		/* rows is, whatever delayed may be */
 	bool		recounting;
 	bool		counting;		/* rows in (count_from, counted_until] */
 	bool		dirty;			/* ... one of which came or went meanwhile */
@@ -234,6 +239,8 @@ typedef struct MqQueue
 	dlist_head	failed;			/* those FAILED */
 	int			nleases;		/* all of them */
 	int			nfailed;		/* those FAILED, or SETTLING from FAILED */
+	int			nheld;			/* those whose dequeue has committed: HELD, or
+								 * SETTLING from HELD */
 	TimestampTz write_after;	/* the worker leaves them all alone until then,
 								 * there having been no room; steady */
 	pairingheap_node *deadlines;	/* heap of those HELD, by until */
@@ -243,6 +250,9 @@ typedef struct MqQueue
 
 	dlist_head	waiters;		/* MqWaiter, first come first woken */
 	int			nwaiters;
+
+	int64		reserved;		/* rows of open transactions, where the length is
+								 * limited; see length.c */
 
 	MqExpiryPos expiry;			/* expired rows up to here are gone, leased or
 								 * noted; see expiry.c */

@@ -52,6 +52,17 @@ mq_count_ready(MqQueue *q)
 	return Max(n, 0);
 }
 
+/*
+ * Messages that max_length counts: all but those that a committed dequeue has
+ * leased.  One that an open transaction has taken or acked still counts, so
+ * that its rollback brings none back.
+ */
+int64
+mq_count_length(MqQueue *q)
+{
+	return q->n.rows - q->nheld;
+}
+
 /* Messages that wait for their time, those known only to the leases included. */
 int64
 mq_count_delayed(MqQueue *q)

@@ -11,6 +11,7 @@
 extern void mq_count_row(MqQueue *q, const MqPlace *place, int n);
 extern void mq_count_leased(MqQueue *q, TimestampTz ready_at, int n);
 extern int64 mq_count_ready(MqQueue *q);
+extern int64 mq_count_length(MqQueue *q);
 extern int64 mq_count_delayed(MqQueue *q);
 extern void mq_count_log(MqQueue *q, TransactionId xid, int64 rows, int64 delayed);
 

@@ -28,6 +28,7 @@
 #include "access/multixact.h"
 #include "access/nbtree.h"
 #include "access/relscan.h"
+#include "access/subtrans.h"
 #include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
@@ -522,12 +523,32 @@ mq_scan_end(MqScan *s)
 	UnregisterSnapshot(s->snapshot);
 }
 
+/* Which of these transactions, not ended for the snapshot, inserted the row; -1: none. */
+static int
+inserted_by(HeapTupleHeader header, const TransactionId *xids, int n)
+{
+	TransactionId xid = HeapTupleHeaderGetRawXmin(header);
+
+	if (n == 0 || HeapTupleHeaderXminCommitted(header) ||
+		HeapTupleHeaderXminInvalid(header) || !TransactionIdIsNormal(xid) ||
+		!TransactionIdIsInProgress(xid))
+		return -1;
+	if (TransactionIdFollowsOrEquals(xid, TransactionXmin))
+		xid = SubTransGetTopmostTransaction(xid);
+	for (int i = 0; i < n; i++)
+		if (xids[i] == xid)
+			return i;
+	return -1;
+}
+
 /*
- * Counts the rows the snapshot sees, and those of them due after upto.  Walks
- * the whole table: for the worker's recount only.
+ * Counts the rows the snapshot sees, and those of them due after upto; and for
+ * each of nxids prepared transactions those it has inserted.  Walks the whole
+ * table: for a recount only.
  */
 int64
-mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapshot)
+mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapshot,
+				 const TransactionId *xids, int nxids, int64 *uncommitted)
 {
 	BlockNumber nblocks = RelationGetNumberOfBlocks(r->rel);
 	BufferAccessStrategy strategy = GetAccessStrategy(BAS_BULKREAD);
@@ -566,6 +587,13 @@ mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapsho
 					rows++;
 					if (p.timed && p.ready_at > upto)
 						(*delayed)++;
+				}
+				else
+				{
+					int			k = inserted_by(tuple.t_data, xids, nxids);
+
+					if (k >= 0)
+						uncommitted[k]++;
 				}
 			}
 		}

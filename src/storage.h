@@ -117,7 +117,8 @@ extern bool mq_row_fail(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 extern void mq_row_values(MqReader *r, HeapTuple tuple, MqValues *values);
 extern MqPlace mq_tuple_place(MqDef *def, TupleDesc desc, HeapTuple tuple);
 extern int64 mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed,
-							  Snapshot snapshot);
+							  Snapshot snapshot, const TransactionId *xids,
+							  int nxids, int64 *uncommitted);
 extern int64 mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
 								  TimestampTz *next, bool (*skip) (MqReader *r, int64 id));
 

@@ -10,6 +10,7 @@
 #include "worker.h"
 
 #include "expiry.h"
+#include "length.h"
 
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -92,6 +93,7 @@ mq_sql_queue_before(PG_FUNCTION_ARGS)
 					 errmsg("dedup_id cannot be given in a plain INSERT"),
 					 errhint("Use mq.enqueue.")));
 		tuple = mq_expiry_tuple(def, desc, tuple);
+		mq_length_reserve(def, data->tg_relation, 1);
 	}
 	return PointerGetDatum(tuple);
 }

@@ -286,6 +286,7 @@ subxact_callback(SubXactEvent event, SubTransactionId mysub,
 				RELABEL(t->moves);
 				RELABEL(t->gone);
 				RELABEL(t->expires);
+				RELABEL(t->reserves);
 				RELABEL(t->claims);
 				RELABEL(t->settles);
 				RELABEL(t->changes);
@@ -303,6 +304,7 @@ subxact_callback(SubXactEvent event, SubTransactionId mysub,
 				CUT(t->moves);
 				CUT(t->gone);
 				CUT(t->expires);
+				CUT(t->reserves);
 				CUT(t->claims);
 				CUT(t->settles);
 				CUT(t->changes);

@@ -72,6 +72,13 @@ typedef struct MqSettle
 	SubTransactionId sub;
 } MqSettle;
 
+/* Places in the length of a queue taken here; see length.c. */
+typedef struct MqReserve
+{
+	int64		n;
+	SubTransactionId sub;
+} MqReserve;
+
 /* The queue's definition was changed here. */
 typedef struct MqChange
 {
@@ -94,6 +101,7 @@ typedef struct MqTouch
 	MQ_ARRAY(MqMove) moves;
 	MQ_ARRAY(MqGone) gone;
 	MQ_ARRAY(MqExpires) expires;
+	MQ_ARRAY(MqReserve) reserves;
 	MQ_ARRAY(MqClaim) claims;
 	MQ_ARRAY(MqSettle) settles;
 	SubTransactionId truncated; /* emptied under this subtransaction */

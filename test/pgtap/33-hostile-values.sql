@@ -79,7 +79,8 @@ SELECT set_eq($$SELECT body #>> '{}' FROM mq.dequeue('ed', 100)$$, ARRAY['4714-1
 SELECT is((SELECT count(*) FROM mq.nack_batch('ed', ARRAY(SELECT f.id FROM mq.in_flight f WHERE f.queue = 'ed'), ARRAY(SELECT f.receipt FROM mq.in_flight f WHERE f.queue = 'ed')) n WHERE n = 8), 1::bigint, '... and given back');
 SELECT is((SELECT count(*) FROM mq.dequeue('ed', 100)), 8::bigint, '... and delivered again');
 SELECT is(mq.ack_batch('ed', array_agg(id), array_agg(receipt)), 8, '... and acknowledged') FROM mq.in_flight WHERE queue = 'ed';
-SELECT mq.purge('ed') \g /dev/null
+SELECT ok(pg_temp.until($$(SELECT count(*) = 2 FROM mq.q_ed_dead WHERE body IN ('"x -inf"', '"x BC"'))$$), 'what had expired is dead');
+SELECT mq.purge('ed') + mq.purge('ed_dead') \g /dev/null
 
 -- Numbers.
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''nu'', rate_limit => %L)', r)), CASE WHEN r IN ('1e-300', '1e308') THEN '0A000' ELSE '22023' END, 'rate_limit ' || r)
