@@ -171,9 +171,11 @@ mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 	rel = open_dead(def, nowait, &dead);
 	if (rel == NULL)
 	{
-		ereport(LOG,
-				(errmsg("queue \"%s\" dropped message %lld after %d attempts (%s): it has no dead-letter queue",
-						def->name, (long long) id, attempts, reason)));
+		/* a producer that makes room sums them up (dequeue.c) */
+		if (strcmp(reason, "maxlen") != 0)
+			ereport(LOG,
+					(errmsg("queue \"%s\" dropped message %lld after %d attempts (%s): it has no dead-letter queue",
+							def->name, (long long) id, attempts, reason)));
 		return true;
 	}
 	make_dead(def, dead, id, &values, attempts, reason, error);

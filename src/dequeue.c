@@ -652,6 +652,31 @@ mq_handed_out(Oid relid)
 		t->claims.a[i].handed_out = true;
 }
 
+/* Says that messages were dropped for good, once a second and session. */
+static void
+log_dropped(MqDef *def, int64 n)
+{
+	static Oid	relid = InvalidOid;
+	static int64 dropped = 0;
+	static TimestampTz logged = DT_NOBEGIN;
+	TimestampTz steady = mq_steady();
+
+	if (relid != def->relid)
+	{
+		relid = def->relid;
+		dropped = 0;
+		logged = DT_NOBEGIN;
+	}
+	dropped += n;
+	if (logged != DT_NOBEGIN && steady - logged < USECS_PER_SEC)
+		return;
+	logged = steady;
+	ereport(LOG,
+			(errmsg("queue \"%s\" dropped %lld messages (maxlen): it has no dead-letter queue",
+					def->name, (long long) dropped)));
+	dropped = 0;
+}
+
 /*
  * For a producer that has to make room (length.c): leases up to n ready
  * messages, the oldest of the lowest priority first, and takes them to the dead
@@ -689,6 +714,8 @@ mq_drop_head(MqDef *def, Relation rel, int64 n)
 	a.receipts = &c.receipt;
 	a.one_receipt = true;
 	c.got = mq_settle(def, rel, &a);
+	if (def->dead_letter[0] == '\0' && c.got > 0)
+		log_dropped(def, c.got);
 	pfree(ids);
 	pfree(c.out);
 	return c.got;

@@ -31,7 +31,7 @@
  * A slot may be given to another queue whenever it is idle and its partition
  * unlocked: whoever comes back to a queue finds it again by its key, the
  * remembered pointer being only a hint.  A slot with leases, waiters, a running
- * scan or prepared transactions is not idle.
+ * scan, reserved places or prepared transactions is not idle.
  *-------------------------------------------------------------------------
  */
 #include "shmem.h"

@@ -122,6 +122,62 @@ wait_until($node, dead('odd', '= 3'), 'one that the dead-letter queue refuses do
 $node->wait_for_log(qr/queue "odd": could not move expired messages to the dead letters/, $offset);
 is($node->safe_psql('postgres', q{SELECT body FROM mq.q_odd}), '2', 'and stays');
 
+# All at once: each message is consumed or dead, one of them, and none is
+# delivered when its time is over.
+$node->safe_psql('postgres', q{
+SELECT mq.create_queue('busy', backoff => '5 ms', max_attempts => 4, lease => '30 ms');
+CREATE TABLE consumed (n bigint);
+CREATE TABLE too_late (n bigint, expired timestamptz, at timestamptz);
+CREATE SEQUENCE number;
+CREATE PROCEDURE produce(transactions int) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. transactions LOOP
+		PERFORM mq.enqueue('busy', to_jsonb(nextval('number')), ttl => random() * interval '200 ms',
+			delay => CASE WHEN random() < 0.2 THEN interval '20 ms' END, priority => (random() * 2)::int) FROM generate_series(1, 5);
+		IF random() < 0.1 THEN
+			PERFORM pg_sleep(0.05);		-- some have expired when they commit
+		END IF;
+		COMMIT;
+	END LOOP;
+END $$;
+CREATE PROCEDURE consume(until timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+	start timestamptz;
+	kind int;
+	m mq.message;
+BEGIN
+	WHILE clock_timestamp() < until LOOP
+		start := clock_timestamp();
+		kind := floor(random() * 8);
+		FOR m IN SELECT * FROM mq.dequeue('busy', 3, auto_ack => kind < 3) LOOP
+			IF m.expires_at <= start THEN
+				INSERT INTO too_late VALUES ((m.body)::bigint, m.expires_at, start);
+			END IF;
+			IF kind < 3 THEN
+				INSERT INTO consumed VALUES ((m.body)::bigint);
+			ELSIF kind = 3 THEN
+				PERFORM mq.nack('busy', m.id, m.receipt);
+			ELSIF kind = 4 THEN
+				PERFORM mq.release('busy', m.id, m.receipt);
+			END IF;
+		END LOOP;
+		IF kind IN (2, 5) THEN ROLLBACK; ELSE COMMIT; END IF;
+		PERFORM FROM mq.q_busy WHERE random() < 0.05 LIMIT 3 FOR UPDATE SKIP LOCKED;
+		COMMIT;
+	END LOOP;
+END $$});
+my @sessions = map { session($node) } 1 .. 5;
+start_query($sessions[$_], 'CALL produce(300)') for 0, 1;
+start_query($sessions[$_], q{CALL consume(clock_timestamp() + '2 seconds')}) for 2 .. 4;
+my $errors = join '', map { my (undef, $err) = finish_query($_); $_->quit; $err =~ /ERROR/ ? $err : '' } @sessions;
+is($errors, '', 'producers and consumers');
+wait_until($node, 'SELECT NOT EXISTS (SELECT FROM mq.q_busy)', 'in the end the queue is empty');
+is($node->safe_psql('postgres', q{
+WITH ended AS (SELECT n FROM consumed UNION ALL SELECT body::bigint FROM mq.q_busy_dead)
+SELECT count(*), count(DISTINCT n) FROM ended}), '3000|3000', 'each message was consumed or died, once');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM too_late'), 0, 'none was delivered after its time');
+is($node->safe_psql('postgres', q{SELECT ready, delayed, in_flight FROM mq.stats WHERE queue = 'busy'}), '0|0|0', 'and none is counted any more');
+
 # The clock: forwards they expire, backwards they don't, and new ones do.
 $node->safe_psql('postgres', q{SELECT mq.create_queue('clock');
 SELECT mq.enqueue('clock', '"a"', ttl => '30 minutes')});
