@@ -279,6 +279,7 @@ mq_maint_recount(MqDef *def, Relation rel)
 	mq_shared->nrecount = 0;
 	mq_shared->recount_overflow = false;
 	q->n.recounting = true;
+	q->counted_xmax = InvalidTransactionId;
 	q->n.counting = false;		/* one under way has counted for nothing */
 	q->n.recounted = mq_steady();
 	q->n.counted_until = now;
@@ -299,9 +300,6 @@ mq_maint_recount(MqDef *def, Relation rel)
 		snapshot->curcid = FirstCommandId;	/* as others see our own rows */
 		mq_reader_init(&r, def, rel);
 		rows = mq_storage_count(&r, now, &delayed, snapshot, xids, nxids, uncommitted);
-		/* who was visible to it has had time to come to its callback */
-		if (def->max_length > 0)
-			pg_usleep(10000);
 
 		log = palloc(sizeof(MqRecountDelta) * MQ_RECOUNT_LOG);
 		mq_lock(partition);
@@ -309,6 +307,13 @@ mq_maint_recount(MqDef *def, Relation rel)
 		overflow = mq_shared->recount_overflow;
 		memcpy(log, mq_shared->recount_log, sizeof(MqRecountDelta) * nlog);
 		q->n.recounting = false;
+		/* with more at work at once a late callback may be counted twice */
+		if (snapshot->xcnt <= MQ_COUNTED_MAX)
+		{
+			q->counted_xmax = snapshot->xmax;
+			q->ncounted = snapshot->xcnt;
+			memcpy(q->counted_xip, snapshot->xip, sizeof(TransactionId) * snapshot->xcnt);
+		}
 		rows_then = q->n.rows;
 		delayed_then = q->n.delayed;
 		mq_unlock(partition);

@@ -268,6 +268,11 @@ commit(MqTouch *t, TransactionId xid)
 	}
 	if (q->n.recounting)
 		mq_count_log(q, xid, q->n.rows - rows, q->n.delayed - delayed);
+	else if (mq_count_seen(q, xid))
+	{
+		q->n.rows = rows;
+		q->n.delayed = delayed;
+	}
 
 	if (change)
 	{
@@ -575,7 +580,8 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed)
 			q->n.rows = 0;
 			q->n.exact = q->n.rows_exact = false;
 		}
-		q->n.rows += p->rows;
+		if (!mq_count_seen(q, p->xid))
+			q->n.rows += p->rows;
 		q->n.enqueued += p->enqueued;
 		if (p->fresh_lo > 0 && !p->rescan)
 			mq_lane_add_range(q, p->fresh_lo, p->fresh_hi, p->rows, NULL);

@@ -26,6 +26,7 @@
 #define MQ_DATABASES		256
 #define MQ_RECOUNT_LOG		8192
 #define MQ_EXPIRED_MAX		128
+#define MQ_COUNTED_MAX		256
 
 /* A row known to be deliverable, read ahead by a scan or by a late commit. */
 typedef struct MqStock
@@ -278,6 +279,11 @@ typedef struct MqQueue
 								 * shared lock is enough to write it */
 
 	MqCounters	n;
+
+	/* What the last recount saw: all before xmax but these; see stats.c. */
+	TransactionId counted_xmax; /* invalid: long ago, or never */
+	int			ncounted;
+	TransactionId counted_xip[MQ_COUNTED_MAX];
 } MqQueue;
 
 /* One process waiting for messages. Indexed by process number. */

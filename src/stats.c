@@ -11,11 +11,18 @@
  * After a crash, or for a queue whose slot went to another, the rows are
  * counted anew by walking the table once.  Transactions that end meanwhile
  * log their changes with their xid; when the walk is done, those its snapshot
- * did not see are added.
+ * did not see are added.  One that it saw may come to its callback only after
+ * that: the snapshot stays with the queue for a minute, and whoever is visible
+ * in it has been counted (mq_count_seen).
  *
  * All functions: the queue's partition is locked by the caller.
  */
 #include "stats.h"
+
+#include "access/transam.h"
+#include "clock.h"
+
+#define KEEP_SNAPSHOT	(60 * USECS_PER_SEC)
 
 /* n rows come to (or, negative, leave) this place, not being leased. */
 void
@@ -86,4 +93,24 @@ mq_count_log(MqQueue *q, TransactionId xid, int64 rows, int64 delayed)
 		d->rows = rows;
 		d->delayed = delayed;
 	}
+}
+
+/* Whether the last recount has counted what this transaction did. */
+bool
+mq_count_seen(MqQueue *q, TransactionId xid)
+{
+	if (!TransactionIdIsValid(q->counted_xmax) || !TransactionIdIsValid(xid) ||
+		q->n.recounting)
+		return false;
+	if (mq_steady() - q->n.recounted > KEEP_SNAPSHOT)
+	{
+		q->counted_xmax = InvalidTransactionId;
+		return false;
+	}
+	if (!TransactionIdPrecedes(xid, q->counted_xmax))
+		return false;
+	for (int i = 0; i < q->ncounted; i++)
+		if (q->counted_xip[i] == xid)
+			return false;
+	return true;
 }
