@@ -46,7 +46,7 @@ for my $mode ('fast', 'immediate')
 {
 	$node->safe_psql('postgres', q{TRUNCATE mq.q_q_dead;
 SELECT mq.enqueue('q', to_jsonb(n), ttl => '1 ms') FROM generate_series(1, 5) n;
-SELECT mq.enqueue('q', '"later"', ttl => '3 seconds')});
+SELECT mq.enqueue('q', '"later"', ttl => '1 second')});
 	stop_and_start($node, $mode);
 	wait_until($node, dead('q', '= 6'), "after a $mode shutdown they are moved");
 	is($node->safe_psql('postgres', q{SELECT count(*) FROM mq.q_q}), 0, 'all of them');
@@ -77,10 +77,10 @@ SELECT mq.enqueue('q', '"mark"', ttl => '500 ms')});
 my $pin = session($node);
 $pin->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM mq.q_q');
 $node->safe_psql('postgres', q{SELECT mq.create_queue('pinned', dead_letter => '')});
-for my $portion (1 .. 10)
+for my $portion (1 .. 5)
 {
 	$node->safe_psql('postgres', q{
-SELECT count(*) FROM mq.enqueue_batch('pinned', array_fill('1'::jsonb, '{10000}'), ttl => '1 ms')});
+SELECT count(*) FROM mq.enqueue_batch('pinned', array_fill('1'::jsonb, '{20000}'), ttl => '1 ms')});
 	wait_until($node, q{SELECT NOT EXISTS (SELECT FROM mq.q_pinned)}, "portion $portion");
 }
 my ($examined, $dead) = split /\|/,
@@ -192,7 +192,7 @@ set_clock('1h');
 $node->safe_psql('postgres', q{SELECT mq.enqueue('clock', '"wake"', ttl => '1 ms')});
 wait_until($node, dead('clock', '= 2'), 'forwards: expired');
 set_clock('0');
-$node->safe_psql('postgres', q{SELECT mq.enqueue('clock', '"b"', ttl => '3 seconds');
+$node->safe_psql('postgres', q{SELECT mq.enqueue('clock', '"b"', ttl => '1 second');
 SELECT mq.enqueue('clock', '"c"', ttl => '10 minutes')});
 wait_until($node, dead('clock', '= 3'), 'backwards: new ones expire in their time');
 is($node->safe_psql('postgres', q{SELECT body FROM mq.dequeue('clock', 5)}), '"c"', 'and not before');
