@@ -247,6 +247,11 @@ load_options(MqDef *def)
 		def->policy.lease = interval_column(tup, desc, relid, "lease");
 		def->policy.backoff = interval_column(tup, desc, relid, "backoff");
 		def->policy.backoff_limit = interval_column(tup, desc, relid, "backoff_limit");
+		def->ttl = interval_column(tup, desc, relid, "ttl");
+		d = heap_getattr(tup, get_attnum(relid, "max_length"), desc, &isnull);
+		def->max_length = isnull ? 0 : DatumGetInt64(d);
+		d = heap_getattr(tup, get_attnum(relid, "overflow"), desc, &isnull);
+		def->drop_head = !isnull && strcmp(TextDatumGetCString(d), "drop_head") == 0;
 		d = heap_getattr(tup, get_attnum(relid, "max_attempts"), desc, &isnull);
 		def->policy.max_attempts = isnull ? 0 : DatumGetInt32(d);
 		def->throttle = mq_throttle_columns(tup, desc, relid);
@@ -675,7 +680,7 @@ first_attach(MqDef *def, Relation rel)
 		return NULL;
 	}
 	if (no_rows)
-		q->n.exact = true;
+		q->n.exact = q->n.rows_exact = true;
 	return q;
 }
 

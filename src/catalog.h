@@ -63,6 +63,9 @@ typedef struct MqDef
 	bool		paused;
 	bool		archived;		/* acknowledged messages go to the archive */
 	int64		dedup_window;	/* microseconds; 0: while the message exists */
+	int64		max_length;		/* 0: any */
+	bool		drop_head;		/* past it; else producers are refused */
+	int64		ttl;			/* microseconds; 0: messages do not expire */
 	MqQueue    *hint;
 } MqDef;
 

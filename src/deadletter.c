@@ -7,6 +7,7 @@
 #include "deadletter.h"
 
 #include "clock.h"
+#include "expiry.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -100,6 +101,56 @@ add_death(Jsonb *headers, const char *queue, int64 id, const char *reason,
 }
 
 /*
+ * This queue's dead-letter queue, its table locked; NULL if it has none.  With
+ * nowait raises 55P03 rather than wait for the table; 42501 if this queue's
+ * owner may not insert there.
+ */
+static Relation
+open_dead(MqDef *def, bool nowait, MqDef **dead)
+{
+	Relation	rel;
+
+	if (nowait && def->dead_letter[0] &&
+		(*dead = mq_def_lookup(def->dead_letter, true)) != NULL &&
+		!ConditionalLockRelationOid((*dead)->relid, RowExclusiveLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("dead-letter queue \"%s\" is locked", (*dead)->name)));
+	rel = def->dead_letter[0] ? mq_queue_try_open(def->dead_letter, RowExclusiveLock, dead) : NULL;
+	if (rel == NULL)
+		return NULL;
+	if (pg_class_aclcheck((*dead)->relid, def->owner, ACL_INSERT) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for queue \"%s\"", (*dead)->name),
+				 errdetail("The owner of queue \"%s\" may not insert into its dead-letter queue.", def->name)));
+	mq_queue_expect(*dead, rel);
+	return rel;
+}
+
+/* A message's columns as a dead letter; error may be NULL. */
+static void
+make_dead(MqDef *def, MqDef *dead, int64 id, MqValues *values, int32 attempts,
+		  const char *reason, const char *error)
+{
+	if (error == NULL && !values->null[MQ_COL_LAST_ERROR] &&
+		DatumGetInt32(values->v[MQ_COL_ATTEMPTS]) > 0)
+		error = TextDatumGetCString(values->v[MQ_COL_LAST_ERROR]);
+	values->v[MQ_COL_HEADERS] =
+		JsonbPGetDatum(add_death(values->null[MQ_COL_HEADERS] ? NULL :
+								 DatumGetJsonbP(values->v[MQ_COL_HEADERS]),
+								 def->name, id, reason, attempts, error));
+	values->null[MQ_COL_HEADERS] = false;
+	values->null[MQ_COL_ID] = true;	/* it gets one of the other queue's */
+	values->v[MQ_COL_ENQUEUED_AT] = TimestampTzGetDatum(mq_now());
+	values->v[MQ_COL_ATTEMPTS] = Int32GetDatum(0);
+	values->null[MQ_COL_READY_AT] = true;
+	mq_expiry_values(dead, 0, values);
+	values->v[MQ_COL_LAST_ERROR] = error ? CStringGetTextDatum(error) : (Datum) 0;
+	values->null[MQ_COL_LAST_ERROR] = error == NULL;
+}
+
+/*
  * Moves message id, leased by the caller, to its queue's dead-letter queue
  * with the rights of this queue's owner; without one it is dropped and logged.
  * error may be NULL.  Raises what the insert raises, 42501 if the owner may
@@ -118,46 +169,60 @@ mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 
 	if (!mq_row_delete(r, id, tid, &values))
 		return false;
-	if (error == NULL && !values.null[MQ_COL_LAST_ERROR] &&
-		DatumGetInt32(values.v[MQ_COL_ATTEMPTS]) > 0)
-		error = TextDatumGetCString(values.v[MQ_COL_LAST_ERROR]);
-
-	if (nowait && def->dead_letter[0] &&
-		(dead = mq_def_lookup(def->dead_letter, true)) != NULL &&
-		!ConditionalLockRelationOid(dead->relid, RowExclusiveLock))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("dead-letter queue \"%s\" is locked", dead->name)));
-	rel = def->dead_letter[0] ? mq_queue_try_open(def->dead_letter, RowExclusiveLock, &dead) : NULL;
+	rel = open_dead(def, nowait, &dead);
 	if (rel == NULL)
 	{
-		ereport(LOG,
-				(errmsg("queue \"%s\" dropped message %lld after %d attempts (%s): it has no dead-letter queue",
-						def->name, (long long) id, attempts, reason)));
+		/* a producer that makes room sums them up (dequeue.c) */
+		if (strcmp(reason, "maxlen") != 0)
+			ereport(LOG,
+					(errmsg("queue \"%s\" dropped message %lld after %d attempts (%s): it has no dead-letter queue",
+							def->name, (long long) id, attempts, reason)));
 		return true;
 	}
-	if (pg_class_aclcheck(dead->relid, def->owner, ACL_INSERT) != ACLCHECK_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for queue \"%s\"", dead->name),
-				 errdetail("The owner of queue \"%s\" may not insert into its dead-letter queue.", def->name)));
-	mq_queue_expect(dead, rel);
-	values.v[MQ_COL_HEADERS] =
-		JsonbPGetDatum(add_death(values.null[MQ_COL_HEADERS] ? NULL :
-								 DatumGetJsonbP(values.v[MQ_COL_HEADERS]),
-								 def->name, id, reason, attempts, error));
-	values.null[MQ_COL_HEADERS] = false;
-	values.null[MQ_COL_ID] = true;
-	values.v[MQ_COL_ENQUEUED_AT] = TimestampTzGetDatum(mq_now());
-	values.v[MQ_COL_ATTEMPTS] = Int32GetDatum(0);
-	values.null[MQ_COL_READY_AT] = true;
-	values.null[MQ_COL_EXPIRES_AT] = true;
-	values.v[MQ_COL_LAST_ERROR] = error ? CStringGetTextDatum(error) : (Datum) 0;
-	values.null[MQ_COL_LAST_ERROR] = error == NULL;
+	make_dead(def, dead, id, &values, attempts, reason, error);
 	if (!mq_row_insert(dead, rel, &values, &new_id))
 		ereport(LOG,
 				(errmsg("queue \"%s\" dropped message %lld after %d attempts (%s): a trigger on queue \"%s\" suppressed it",
 						def->name, (long long) id, attempts, reason, dead->name)));
 	relation_close(rel, NoLock);
 	return true;
+}
+
+/*
+ * Inserts n messages, which the caller has just deleted, into the dead-letter
+ * queue; values as they were, their ids included.  Waits for nobody's lock on
+ * its table (55P03).  One line is logged if they are dropped.
+ */
+void
+mq_dead_letters(MqDef *def, MqValues *values, int n, const char *reason)
+{
+	MqDef	   *dead;
+	Relation	rel;
+	int64	   *ids;
+	bool	   *inserted;
+	int			dropped = 0;
+
+	if (n == 0)
+		return;
+	rel = open_dead(def, true, &dead);
+	if (rel == NULL)
+	{
+		ereport(LOG,
+				(errmsg("queue \"%s\" dropped %d messages (%s): it has no dead-letter queue",
+						def->name, n, reason)));
+		return;
+	}
+	for (int i = 0; i < n; i++)
+		make_dead(def, dead, DatumGetInt64(values[i].v[MQ_COL_ID]), &values[i],
+				  DatumGetInt32(values[i].v[MQ_COL_ATTEMPTS]), reason, NULL);
+	ids = palloc(sizeof(int64) * n);
+	inserted = palloc(sizeof(bool) * n);
+	mq_rows_insert(dead, rel, values, n, ids, inserted);
+	for (int i = 0; i < n; i++)
+		dropped += !inserted[i];
+	if (dropped > 0)
+		ereport(LOG,
+				(errmsg("queue \"%s\" dropped %d messages (%s): a trigger on queue \"%s\" suppressed them",
+						def->name, dropped, reason, dead->name)));
+	relation_close(rel, NoLock);
 }

@@ -415,12 +415,13 @@ compare_asked(const void *a, const void *b)
  * Inserts n messages, some of them with a dedup_id.  rel is the queue's table,
  * locked with RowExclusiveLock.  ids[i] becomes the message's id, or that of
  * the first with its dedup_id; inserted[i] says whether it has one (a trigger
- * of the owner's may keep a row out).  Waits for open transactions that have
+ * of the owner's may keep a row out).  Calls reserve for those that are new,
+ * and for no others, before it inserts them.  Waits for open transactions that have
  * enqueued with one of the ids; raises 40P01 if they wait for us.
  */
 void
 mq_dedup_insert(MqDef *def, Relation rel, MqValues *values, int n,
-				int64 *ids, bool *inserted)
+				int64 *ids, bool *inserted, MqDedupReserve reserve)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "mq dedup",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -475,7 +476,10 @@ mq_dedup_insert(MqDef *def, Relation rel, MqValues *values, int n,
 			fresh[nfresh++] = values[i];
 		}
 	if (nfresh > 0)
+	{
+		reserve(def, rel, nfresh);
 		mq_rows_insert(def, rel, fresh, nfresh, fresh_ids, fresh_in);
+	}
 	for (int i = 0; i < n; i++)
 	{
 		inserted[i] = owner[i] < 0 || fresh_in[place[owner[i]]];

@@ -27,6 +27,7 @@
 #include "mb/pg_wchar.h"
 
 #include "clock.h"
+#include "expiry.h"
 #include "guc.h"
 #include "throttle.h"
 #include "pgstat.h"
@@ -53,6 +54,8 @@ typedef struct Taken
 	bool		from_failed;
 	bool		early;			/* its time has not come: place says when */
 	bool		back;			/* it goes back where it was */
+	bool		expired;
+	TimestampTz expires_at;
 	MqPlace		place;
 	MqReason	reason;
 	int32		attempts;
@@ -85,12 +88,14 @@ typedef struct Claimer
 	MqDelivery *out;
 	int			max_out;
 	bool		peek;			/* only look whether there is one */
+	bool		drop;			/* take them to make room; peek is set as well */
 	bool		full;			/* the lease table is full */
 	MqDef	   *full_def;		/* ... for this queue */
 	bool		ended;			/* the batch is complete */
 	bool		buried;			/* some went to the dead letters, which makes
 								 * room once this transaction has committed */
 	int64		blocks;
+	TimestampTz expired_upto;	/* what others are taking away as expired */
 } Claimer;
 
 static int64
@@ -227,14 +232,17 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 	int			n = 0;
 
 	*next = MQ_NEXT_NONE;
-	want = allowed(q, want, &now);
+	/* what is to be dropped is no delivery */
+	if (!c->drop)
+		want = allowed(q, want, &now);
 	while (n < want)
 	{
 		MqLease    *retry = mq_lease_retry(q, now);
 		MqCandidate cand;
 		int			limit = retry ? MQ_LANE_DUE(retry->priority) : MQ_NLANES;
 
-		*next = mq_lane_next(q, now, limit, &cand, job);
+		*next = c->drop ? mq_lane_lowest(q, now, &cand, job) :
+			mq_lane_next(q, now, limit, &cand, job);
 		if (*next == MQ_NEXT_NONE && retry)
 		{
 			take_retry(c, retry, now, &taken[n++]);
@@ -259,7 +267,7 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 		}
 		n++;
 	}
-	if (n > 0 && q->throttle.rate_limit > 0)
+	if (n > 0 && !c->drop && q->throttle.rate_limit > 0)
 		mq_throttle_take(q, mq_steady(), n);
 	/* a scan taken on together with candidates is for the next round */
 	return n;
@@ -327,11 +335,12 @@ static void
 sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 {
 	int			partition = mq_partition_of(MyDatabaseId, c->def->relid);
-	int32		max_attempts = c->def->policy.max_attempts;
+	int32		max_attempts = c->drop ? 0 : c->def->policy.max_attempts;
 	int			kept = 0;
 	int			keep_until = n; /* candidates from here on go back unseen */
 	int			first = c->got;
 	int			given = 0;		/* candidates that were not delivered */
+	bool		buried_later = false;
 	MqQueue    *q;
 	MqWakeList	wake = {0};
 
@@ -340,7 +349,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		Taken	   *t = &taken[i];
 		MqRow		row;
 
-		t->early = t->back = false;
+		t->early = t->back = t->expired = false;
 		t->look = mq_row_look(&c->reader, t->id, &t->tid, &row, &t->holder);
 
 		/* found by match, it may still be on a list: what holds it is not noted */
@@ -353,9 +362,12 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			t->back = true;
 			continue;
 		}
-		if (row.expires_at <= now)
+		if (row.expires_at <= now || row.expires_at <= c->expired_upto)
 		{
+			/* the way to the dead letters is the expiry scan's, or a failure's */
 			t->look = MQ_LOOK_GONE;
+			t->expired = true;
+			t->expires_at = row.expires_at;
 			continue;
 		}
 
@@ -449,14 +461,23 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 				else
 				{
 					mq_count_leased(q, l->ready_at, -1);
+					mq_expiry_left(l);
 					mq_lease_free(l);
 					mq_lane_block(q, t->lane, t->pos, t->id, &t->tid, &t->holder);
 				}
+			}
+			else if (t->expired && t->from_failed)
+			{
+				mq_lease_put_back(l, now);
+				mq_lease_expired(l, t->expires_at);
+				buried_later = true;
 			}
 			else
 			{
 				if (!t->from_failed)
 					mq_count_leased(q, l->ready_at, -1);
+				if (t->early || t->expired)
+					mq_expiry_left(l);
 				mq_lease_free(l);
 				if (t->early)
 					mq_lane_defer(q, &t->place);
@@ -473,7 +494,8 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		q->n.blocks_touched += b - c->blocks;
 		c->reader.examined = 0;
 		c->blocks = b;
-		mq_throttle_give(q, given);
+		if (!c->drop)
+			mq_throttle_give(q, given);
 		if (keep_until < n)
 			mq_wake_pick(q, n - keep_until, &wake);
 		else if (given > 0 && (q->throttle.rate_limit > 0 || c->d->match))
@@ -482,6 +504,8 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 	}
 	mq_unlock(partition);
 	mq_wake_send(&wake);
+	if (buried_later)
+		mq_worker_poke(DT_NOBEGIN);
 }
 
 /* Waits until whoever scans this queue has finished; the partition is locked. */
@@ -529,7 +553,8 @@ known_empty(MqDef *def)
 		(q->paused ||
 		 (q->nblocked == 0 && q->nprepared == 0 && q->nfailed == 0 &&
 		  mq_lease_next_deadline(q) > steady &&
-		  (!mq_lane_has_work(q, now) || (held = is_held(q, def, steady)))));
+		  (!mq_lane_has_work(q, now) || (held = is_held(q, def, steady))))) &&
+		(mq_worker_alive_hint() || mq_expiry_event(q) > steady);
 	if (held)
 		note_held(q, steady);
 	if (empty)
@@ -553,6 +578,7 @@ claim_found(Claimer *c, TimestampTz now, Taken *taken, MqFound *found, int want)
 	c->full = false;
 	q = mq_queue_attach(c->def, c->rel);
 	n = take_found(c, q, now, taken, found, nfound);
+	c->expired_upto = q->expired_upto;
 	mq_unlock(q->partition);
 	if (n > 0)
 		sift(c, taken, n, now);
@@ -600,7 +626,7 @@ claim(Claimer *c)
 		c->touch->hint = q;
 		q->dequeued = steady;
 		mq_wait_unwatch(q);
-		if (q->paused)
+		if (q->paused && !c->drop)
 		{
 			mq_unlock(q->partition);
 			break;
@@ -613,13 +639,19 @@ claim(Claimer *c)
 			continue;
 		}
 		mq_lease_expire(q, steady);
-		if (!c->peek && !helped && q->nfailed > 0 && !mq_worker_alive_hint())
+		if (!helped && (q->nfailed > 0 || mq_expiry_event(q) <= steady))
 		{
-			/* nobody else would take the spent ones to the dead letters */
-			mq_unlock(q->partition);
-			c->buried |= mq_retry_bury(c->def) > 0;
 			helped = true;
-			continue;
+			if (mq_worker_alive_hint())
+				mq_worker_poke(mq_expiry_event(q));
+			else if (!c->peek)
+			{
+				/* nobody else would take them to the dead letters */
+				mq_unlock(q->partition);
+				c->buried |= mq_retry_bury(c->def) > 0;
+				c->buried |= mq_sweep_bury(c->def) > 0;
+				continue;
+			}
 		}
 		if (c->d->match)
 		{
@@ -630,6 +662,7 @@ claim(Claimer *c)
 			break;
 		}
 		n = take(c, q, now, taken, want, &next, &job);
+		c->expired_upto = q->expired_upto;
 		if (n == 0 && next == MQ_NEXT_WAIT)
 		{
 			wait_for_scan(q);
@@ -944,6 +977,75 @@ mq_handed_out(Oid relid)
 
 	for (int i = t ? t->claims.n - 1 : -1; i >= 0 && !t->claims.a[i].handed_out; i--)
 		t->claims.a[i].handed_out = true;
+}
+
+/* Says that messages were dropped for good, once a second and session. */
+static void
+log_dropped(MqDef *def, int64 n)
+{
+	static Oid	relid = InvalidOid;
+	static int64 dropped = 0;
+	static TimestampTz logged = DT_NOBEGIN;
+	TimestampTz steady = mq_steady();
+
+	if (relid != def->relid)
+	{
+		relid = def->relid;
+		dropped = 0;
+		logged = DT_NOBEGIN;
+	}
+	dropped += n;
+	if (logged != DT_NOBEGIN && steady - logged < USECS_PER_SEC)
+		return;
+	logged = steady;
+	ereport(LOG,
+			(errmsg("queue \"%s\" dropped %lld messages (maxlen): it has no dead-letter queue",
+					def->name, (long long) dropped)));
+	dropped = 0;
+}
+
+/*
+ * For a producer that has to make room (length.c): leases up to n ready
+ * messages, the oldest of the lowest priority first, and takes them to the dead
+ * letters as `maxlen` in this transaction.  Returns how many.
+ */
+int64
+mq_drop_head(MqDef *def, Relation rel, int64 n)
+{
+	MqDequeue	d = {0};
+	Claimer		c = {0};
+	MqSettleArgs a = {0};
+	int64	   *ids;
+
+	d.nqueues = 1;
+	d.max = (int) Min(n, PG_INT32_MAX);
+	d.consumer = "";
+	c.d = &d;
+	c.def = def;
+	c.rel = rel;
+	c.touch = mq_xact_touch(def->relid);
+	c.peek = c.drop = true;
+	c.duration = def->policy.lease;
+	claim(&c);
+	if (c.got == 0)
+		return 0;
+	ids = palloc(sizeof(int64) * c.got);
+	for (int i = 0; i < c.got; i++)
+	{
+		ids[i] = c.out[i].row.place.id;
+		heap_freetuple(c.out[i].row.tuple);
+	}
+	a.verb = MQ_DROP;
+	a.n = c.got;
+	a.ids = ids;
+	a.receipts = &c.receipt;
+	a.one_receipt = true;
+	c.got = mq_settle(def, rel, &a);
+	if (def->dead_letter[0] == '\0' && c.got > 0)
+		log_dropped(def, c.got);
+	pfree(ids);
+	pfree(c.out);
+	return c.got;
 }
 
 /* Gives back what a look claimed. */

@@ -35,6 +35,7 @@ typedef struct MqDelivery
 } MqDelivery;
 
 extern int	mq_dequeue(const MqDequeue *d, MqDelivery **deliveries);
+extern int64 mq_drop_head(MqDef *def, Relation rel, int64 n);
 extern void mq_handed_out(Oid relid);
 extern void mq_wait(const char *queue, int64 timeout);
 

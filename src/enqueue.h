@@ -16,6 +16,7 @@ typedef struct MqEnqueue
 	bool		timed;
 	TimestampTz ready_at;
 	int			priority;
+	int64		ttl;			/* microseconds; 0: the queue's only */
 } MqEnqueue;
 
 /* One message; Datum 0 with the null flag set: not given. */

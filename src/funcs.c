@@ -5,6 +5,9 @@
  */
 #include "worker.h"
 
+#include "expiry.h"
+#include "length.h"
+
 #include "access/detoast.h"
 #include "catalog/pg_type.h"
 #include "clock.h"
@@ -23,6 +26,7 @@
 
 MQ_FUNCTION(mq_sql_enqueue);
 MQ_FUNCTION(mq_sql_enqueue_batch);
+MQ_FUNCTION(mq_sql_enqueue_redriven);
 MQ_FUNCTION(mq_sql_dequeue);
 MQ_FUNCTION(mq_sql_dequeue_any);
 MQ_FUNCTION(mq_sql_ack_dequeue);
@@ -167,8 +171,7 @@ arg_enqueue(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("priority %d is out of range", e.priority),
 				 errhint("Priorities are 0 to %d, the higher the sooner.", MQ_PRIORITY_MAX)));
-	if (arg_interval(fcinfo, 7, "ttl", 1, 1) && !PG_ARGISNULL(7))
-		not_yet("argument ttl");
+	e.ttl = arg_interval(fcinfo, 7, "ttl", 1, 0);
 	return e;
 }
 
@@ -208,10 +211,53 @@ mq_sql_enqueue(PG_FUNCTION_ARGS)
 
 	rel = open_for_enqueue(queue, &def);
 	mq_enqueue_values(&e, &m, &values);
+	mq_expiry_values(def, e.ttl, &values);
 	if (m.dedup_id_null)
+	{
+		mq_length_reserve(def, rel, 1);
 		inserted = mq_row_insert(def, rel, &values, &id);
+	}
 	else
-		mq_dedup_insert(def, rel, &values, 1, &id, &inserted);
+		mq_dedup_insert(def, rel, &values, 1, &id, &inserted, mq_length_reserve);
+	relation_close(rel, NoLock);
+	if (!inserted)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(id);
+}
+
+/*
+ * mq.redrive's enqueue: queue, body, headers, priority, key, data; the message
+ * does not expire, and no dedup_id comes with it.
+ */
+Datum
+mq_sql_enqueue_redriven(PG_FUNCTION_ARGS)
+{
+	const char *queue = arg_queue(fcinfo);
+	MqEnqueue	e = {0};
+	MqMessage	m;
+	MqValues	values;
+	MqDef	   *def;
+	Relation	rel;
+	int64		id;
+	bool		inserted;
+
+	mq_check_writable("mq.redrive()");
+	e.priority = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT16(3);
+	m.body = PG_GETARG_DATUM(1);
+	m.body_null = PG_ARGISNULL(1);
+	m.headers = PG_GETARG_DATUM(2);
+	m.headers_null = PG_ARGISNULL(2);
+	m.key = PG_GETARG_DATUM(4);
+	m.key_null = PG_ARGISNULL(4);
+	m.dedup_id = (Datum) 0;
+	m.dedup_id_null = true;
+	m.data = PG_GETARG_DATUM(5);
+	m.data_null = PG_ARGISNULL(5);
+
+	rel = open_for_enqueue(queue, &def);
+	mq_enqueue_values(&e, &m, &values);
+	mq_length_reserve(def, rel, 1);
+	inserted = mq_row_insert(def, rel, &values, &id);
 	relation_close(rel, NoLock);
 	if (!inserted)
 		PG_RETURN_NULL();
@@ -277,11 +323,15 @@ mq_sql_enqueue_batch(PG_FUNCTION_ARGS)
 		part(&dedup_ids, i, &m.dedup_id, &m.dedup_id_null);
 		part(&datas, i, &m.data, &m.data_null);
 		mq_enqueue_values(&e, &m, &values[i]);
+		mq_expiry_values(def, e.ttl, &values[i]);
 	}
 	if (n > 0 && dedup_ids.n > 0)
-		mq_dedup_insert(def, rel, values, n, ids, inserted);
+		mq_dedup_insert(def, rel, values, n, ids, inserted, mq_length_reserve);
 	else if (n > 0)
+	{
+		mq_length_reserve(def, rel, n);
 		mq_rows_insert(def, rel, values, n, ids, inserted);
+	}
 	relation_close(rel, NoLock);
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);

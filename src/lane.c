@@ -382,6 +382,21 @@ mq_lane_next(MqQueue *q, TimestampTz now, int limit, MqCandidate *cand, MqScanJo
 	return MQ_NEXT_NONE;
 }
 
+/* The same for all lanes, the lowest priority first. */
+MqNext
+mq_lane_lowest(MqQueue *q, TimestampTz now, MqCandidate *cand, MqScanJob *job)
+{
+	for (int p = 0; p <= MQ_PRIORITY_MAX; p++)
+		for (int l = MQ_LANE_DUE(p); l <= MQ_LANE_NOW(p); l++)
+		{
+			MqNext		next = next_in_lane(q, l, first_late(q, l, 0), now, false, cand, job);
+
+			if (next != MQ_NEXT_NONE)
+				return next;
+		}
+	return MQ_NEXT_NONE;
+}
+
 /* The first candidate of one lane, left where it is; else as mq_lane_next. */
 MqNext
 mq_lane_head(MqQueue *q, int l, TimestampTz now, MqCandidate *cand, MqScanJob *job)

@@ -59,6 +59,8 @@ extern void mq_lane_block(MqQueue *q, int lane, MqPos pos, int64 hi, ItemPointer
 						  const MqHolder *holder);
 extern MqNext mq_lane_next(MqQueue *q, TimestampTz now, int limit,
 						   MqCandidate *cand, MqScanJob *job);
+extern MqNext mq_lane_lowest(MqQueue *q, TimestampTz now, MqCandidate *cand,
+							 MqScanJob *job);
 extern MqNext mq_lane_head(MqQueue *q, int l, TimestampTz now, MqCandidate *cand,
 						   MqScanJob *job);
 extern void mq_lane_forget(MqQueue *q, int l, const MqPos *gone, int ngone);

@@ -25,7 +25,7 @@
  *
  * A FAILED entry is delivered again from here once it is due, whether or not
  * the worker has written the failure into the row; one that has used up its
- * attempts ("spent") waits for its way to the dead letters.
+ * attempts or has expired ("spent") waits for its way to the dead letters.
  *
  * All functions: the queue's partition is locked by the caller.
  *-------------------------------------------------------------------------
@@ -126,6 +126,8 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->xid = InvalidTransactionId;
 	l->reason = MQ_REASON_NONE;
 	l->write_after = DT_NOBEGIN;
+	l->expires_at = DT_NOEND;
+	l->held = false;
 	dlist_push_tail(&q->leases, &l->node);
 	q->nleases++;
 	return l;
@@ -194,6 +196,14 @@ mq_lease_mirror(MqLease *l)
 	mq_mirror_set(l - mq_leases, &m);
 }
 
+/* Whether the message is a consumer's whose dequeue has committed. */
+void
+mq_lease_set_held(MqLease *l, bool held)
+{
+	l->queue->nheld += (int) held - (int) l->held;
+	l->held = held;
+}
+
 /* The message is nobody's any more (gone, or back in its lane). */
 void
 mq_lease_free(MqLease *l)
@@ -201,6 +211,7 @@ mq_lease_free(MqLease *l)
 	MqQueue    *q = l->queue;
 	MqLease   **p = bucket_of(q, l->id);
 
+	mq_lease_set_held(l, false);
 	mq_lease_clear_timer(l);
 	while (*p != l)
 		p = &(*p)->next;
@@ -235,16 +246,33 @@ void
 mq_lease_hold(MqLease *l, TimestampTz steady)
 {
 	l->state = MQ_LEASE_HELD;
+	mq_lease_set_held(l, true);
 	l->until = l->session ? DT_NOEND : mq_time_add(steady, l->duration);
 	mq_lease_set_timer(l);
 }
 
-/* Whether the message has used up its attempts. */
+/* Whether the message is not to be tried again: no attempts left, or expired. */
 bool
 mq_lease_is_spent(MqLease *l)
 {
-	return l->queue->policy.max_attempts > 0 &&
-		l->attempts >= l->queue->policy.max_attempts;
+	return l->expires_at != DT_NOEND ||
+		(l->queue->policy.max_attempts > 0 &&
+		 l->attempts >= l->queue->policy.max_attempts);
+}
+
+/*
+ * The row has expired while leased: still to be settled, but if the delivery
+ * fails there is no other.
+ */
+void
+mq_lease_expired(MqLease *l, TimestampTz at)
+{
+	l->expires_at = at;
+	if (l->state == MQ_LEASE_FAILED)
+	{
+		mq_lease_clear_timer(l);
+		l->write_after = DT_NOBEGIN;
+	}
 }
 
 /*
@@ -275,6 +303,7 @@ mq_lease_fail(MqLease *l, MqReason reason)
 	MqQueue    *q = l->queue;
 	TimestampTz now = mq_now();
 
+	mq_lease_set_held(l, false);
 	mq_lease_clear_timer(l);
 	if (!counts_as_failed(l))
 		q->nfailed++;
@@ -305,6 +334,7 @@ mq_lease_put_back(MqLease *l, TimestampTz until)
 {
 	MqQueue    *q = l->queue;
 
+	mq_lease_set_held(l, false);
 	mq_lease_clear_timer(l);
 	if (!counts_as_failed(l))
 		q->nfailed++;

@@ -26,6 +26,8 @@ extern int	mq_lease_expire(MqQueue *q, TimestampTz steady);
 extern TimestampTz mq_lease_next_deadline(MqQueue *q);
 extern TimestampTz mq_lease_next_event(MqQueue *q);
 extern bool mq_lease_is_spent(MqLease *l);
+extern void mq_lease_set_held(MqLease *l, bool held);
+extern void mq_lease_expired(MqLease *l, TimestampTz at);
 extern MqPlace mq_lease_place(MqLease *l);
 extern int64 mq_backoff(const MqPolicy *policy, int attempts);
 extern const char *mq_reason_text(MqReason reason);

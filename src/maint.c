@@ -2,8 +2,8 @@
  * maint.c
  *		One bounded pass of upkeep for one queue, by the worker.
  *
- * In this order: leases that ended, transactions that ended, failed
- * deliveries, counters, notifications.  A first look under the lock says
+ * In this order: leases that ended, transactions that ended, expired messages,
+ * failed deliveries, counters, notifications.  A first look under the lock says
  * whether there is anything to do, so that an idle queue costs no transaction.
  * The worker acts as nobody: rows of plain tables are written directly, the
  * others by the executor as the table's owner.  It takes the table's lock only
@@ -15,6 +15,7 @@
 #include "catalog/namespace.h"
 #include "clock.h"
 #include "commands/async.h"
+#include "expiry.h"
 #include "storage/lmgr.h"
 #include "throttle.h"
 #include "utils/lsyscache.h"
@@ -22,6 +23,8 @@
 #include "utils/snapmgr.h"
 
 #define WRITE_BATCH		200
+#define SWEEP_BATCHES	8
+#define MAX_UNKNOWN		64	/* prepared transactions a recount looks for */
 #define NOTIFY_PAUSE	(50 * INT64CONST(1000))
 #define NOTIFY_REPEAT	(3 * USECS_PER_SEC)
 #define RECOUNT_PAUSE	(5 * USECS_PER_SEC)
@@ -76,7 +79,7 @@ static void
 forget_future(MqQueue *q, TimestampTz now)
 {
 	if (q->n.rows < 0 || q->n.delayed < 0)
-		q->n.exact = false;		/* which must not happen */
+		q->n.exact = q->n.rows_exact = false;	/* which must not happen */
 	if (q->n.counted_until > mq_time_add(now, USECS_PER_SEC))
 	{
 		q->n.exact = false;
@@ -94,6 +97,9 @@ typedef struct Todo
 	bool		recount;
 	bool		count_due;
 	bool		notify;
+	bool		expire;
+	bool		more_expired;
+	MqSweep    *sweep;
 	TimestampTz next;			/* steady */
 } Todo;
 
@@ -145,6 +151,9 @@ look(Oid relid, bool listened)
 			todo.next = Min(todo.next, Max(l->write_after, q->write_after));
 		}
 		todo.next = Min(todo.next, mq_lease_next_deadline(q));
+		todo.expire = mq_expiry_event(q) <= steady;
+		if (!todo.expire)
+			todo.next = Min(todo.next, mq_expiry_event(q));
 		if (!q->n.exact && !q->n.counting)
 		{
 			TimestampTz again = mq_time_add(q->n.recounted, RECOUNT_PAUSE);
@@ -266,9 +275,13 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	mq_unlock(q->partition);
 }
 
-/* Counts all rows of a queue whose counters were lost (stats.c). */
-static void
-recount(MqDef *def, Relation rel)
+/*
+ * Counts all rows of a queue whose counters were lost (stats.c), unless others
+ * are being counted.  Those that this transaction has not committed are left to
+ * its end.
+ */
+void
+mq_maint_recount(MqDef *def, Relation rel)
 {
 	int			partition = mq_partition_of(MyDatabaseId, def->relid);
 	MqReader	r;
@@ -283,6 +296,10 @@ recount(MqDef *def, Relation rel)
 	int64		delayed;
 	int64		rows_then;
 	int64		delayed_then;
+	TransactionId xids[MAX_UNKNOWN];
+	int64		uncommitted[MAX_UNKNOWN] = {0};
+	int			nxids = 0;
+	dlist_iter	iter;
 
 	q = mq_queue_try_attach(def, rel);
 	if (q == NULL)
@@ -304,6 +321,13 @@ recount(MqDef *def, Relation rel)
 	q->n.counting = false;		/* one under way has counted for nothing */
 	q->n.recounted = mq_steady();
 	q->n.counted_until = now;
+	dlist_foreach(iter, &q->prepared)
+	{
+		MqPrepared *p = dlist_container(MqPrepared, node, iter.cur);
+
+		if (p->unknown && nxids < MAX_UNKNOWN)
+			xids[nxids++] = p->xid;
+	}
 	mq_unlock(partition);
 	LWLockRelease(mq_shared->registry);
 
@@ -311,9 +335,11 @@ recount(MqDef *def, Relation rel)
 	{
 		/* who becomes visible after this is in the log */
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		snapshot->curcid = FirstCommandId;	/* as others see our own rows */
 		mq_reader_init(&r, def, rel);
 		xmax = mq_full_xid(snapshot->xmax);
-		rows = mq_storage_count(&r, now, &delayed, snapshot, mq_outcome_skip_leased);
+		rows = mq_storage_count(&r, now, &delayed, snapshot, mq_outcome_skip_leased,
+								xids, nxids, uncommitted);
 
 		log = palloc(sizeof(MqRecountDelta) * MQ_RECOUNT_LOG);
 		mq_lock(partition);
@@ -335,7 +361,18 @@ recount(MqDef *def, Relation rel)
 		q->n.rows += rows - rows_then;
 		q->n.delayed += delayed - delayed_then;
 		q->n.count_next = DT_NOBEGIN;
-		q->n.exact = !overflow;
+		q->n.exact = q->n.rows_exact = !overflow;
+		dlist_foreach(iter, &q->prepared)
+		{
+			MqPrepared *p = dlist_container(MqPrepared, node, iter.cur);
+
+			for (int i = 0; i < nxids; i++)
+				if (p->unknown && p->xid == xids[i])
+				{
+					q->reserved += uncommitted[i] - p->reserved;
+					p->reserved = uncommitted[i];
+				}
+		}
 		mq_unlock(partition);
 		UnregisterSnapshot(snapshot);
 	}
@@ -382,11 +419,18 @@ count_and_write(MqDef *def, Relation rel, Todo *todo)
 	if (q)
 		mq_unlock(q->partition);
 	if (todo->recount)
-		recount(def, rel);
+		mq_maint_recount(def, rel);
 	if (todo->count_due)
 		mq_maint_count_due(def, rel);
 	if (todo->write && mq_retry_write(def, rel, WRITE_BATCH, false) > 0)
 		todo->next = DT_NOBEGIN;	/* there may be more */
+}
+
+/* A batch of expired messages. */
+static void
+expire(MqDef *def, Relation rel, Todo *todo)
+{
+	todo->more_expired = mq_sweep_batch(todo->sweep, def, rel, &todo->next);
 }
 
 /* One transaction, if the table's lock is free. */
@@ -431,6 +475,18 @@ mq_maint_queue(Oid relid, bool listened)
 		StartTransactionCommand();
 		mq_outcome_retire(relid);
 		CommitTransactionCommand();
+	}
+	if (todo.expire)
+	{
+		todo.sweep = mq_sweep_new();
+		for (int i = 0; i < SWEEP_BATCHES && (i == 0 || todo.more_expired); i++)
+		{
+			todo.more_expired = false;
+			in_transaction(relid, expire, &todo);
+		}
+		pfree(todo.sweep);
+		if (todo.more_expired)
+			todo.next = DT_NOBEGIN;
 	}
 	if (todo.write || todo.recount || todo.count_due)
 		in_transaction(relid, count_and_write, &todo);

@@ -9,6 +9,7 @@
 #include "dequeue.h"
 
 extern TimestampTz mq_maint_queue(Oid relid, bool listened);
+extern void mq_maint_recount(MqDef *def, Relation rel);
 extern void mq_maint_count_due(MqDef *def, Relation rel);
 extern TimestampTz mq_maint_oldest(MqDef *def, Relation rel);
 

@@ -102,7 +102,8 @@ typedef enum MqVerb
 	MQ_ACK,
 	MQ_NACK,
 	MQ_REJECT,
-	MQ_RELEASE
+	MQ_RELEASE,
+	MQ_DROP						/* taken by a producer, to make room */
 } MqVerb;
 
 #endif							/* MQ_H */

@@ -27,6 +27,7 @@
 #include "access/transam.h"
 #include "announce.h"
 #include "clock.h"
+#include "expiry.h"
 #include "guc.h"
 #include "storage/procarray.h"
 #include "throttle.h"
@@ -64,6 +65,7 @@ mq_return_claim(MqQueue *q, MqLease *l)
 		MqPlace		p = mq_lease_place(l);
 
 		mq_count_leased(q, l->ready_at, -1);
+		mq_expiry_left(l);
 		mq_lease_free(l);
 		mq_lane_add(q, &p);
 	}
@@ -82,7 +84,7 @@ settle_commit(MqQueue *q, MqLease *l, MqVerb verb, bool dead, bool row_gone)
 	}
 	if (verb == MQ_ACK)
 		q->n.acked++;
-	else if (counted)
+	else if (counted && verb != MQ_DROP)
 		q->n.nacked++;
 	if (dead)
 		q->n.dead++;
@@ -127,6 +129,9 @@ move_commit(MqQueue *q, const MqMove *m, TimestampTz now)
 			l->relnode = q->relnode;
 			l->priority = m->place.priority;
 			l->ready_at = m->place.timed ? m->place.ready_at : DT_NOBEGIN;
+			/* the row may say otherwise now; if not, the next look finds it */
+			l->expires_at = DT_NOEND;
+			mq_lease_set_timer(l);
 			return 0;
 		}
 		mq_count_row(q, &m->was, -1);
@@ -167,6 +172,14 @@ precommit(MqTouch *t)
 		mq_announce(t->relid, lowest, GetTopTransactionId());
 }
 
+/* The last n places in the queue's length are not, or no longer, reserved. */
+static void
+release_places(MqQueue *q, MqTouch *t, int n)
+{
+	for (int i = t->reserves.n - n; i < t->reserves.n; i++)
+		q->reserved -= t->reserves.a[i].n;
+}
+
 static void
 commit(MqTouch *t, TransactionId xid)
 {
@@ -185,7 +198,7 @@ commit(MqTouch *t, TransactionId xid)
 	bool		dropped = change && change->dropped;
 
 	if (t->fresh.n == 0 && t->moves.n == 0 && t->gone.n == 0 && t->claims.n == 0 &&
-		t->settles.n == 0 && t->truncated == InvalidSubTransactionId && change == NULL)
+		t->settles.n == 0 && t->reserves.n == 0 && t->truncated == InvalidSubTransactionId && change == NULL)
 		return;					/* it looked and found nothing */
 
 	mq_lock(partition);
@@ -208,7 +221,8 @@ commit(MqTouch *t, TransactionId xid)
 		mq_lease_free_all(q);
 		mq_queue_init_lanes(q);
 		q->n.rows = q->n.delayed = 0;
-		q->n.exact = false;		/* what came before the TRUNCATE is noted too */
+		/* what came before the TRUNCATE is noted too */
+		q->n.exact = q->n.rows_exact = false;
 	}
 	for (int i = 0; i < t->settles.n; i++)
 	{
@@ -245,6 +259,14 @@ commit(MqTouch *t, TransactionId xid)
 		q->n.enqueued += f->n;
 		mq_lane_add_range(q, f->lo, f->hi, f->n, &f->tid);
 		nready += f->n;
+	}
+	release_places(q, t, t->reserves.n);
+	for (int i = 0; i < t->expires.n; i++)
+	{
+		MqExpires  *e = &t->expires.a[i];
+
+		if (mq_expiry_add(q, e->at, e->id, &e->tid))
+			first_event = Min(first_event, mq_expiry_event(q));
 	}
 	if (mq_count_has(q, GetTopFullTransactionIdIfAny()))
 	{
@@ -298,10 +320,12 @@ undo(MqTouch *t, SubTransactionId sub)
 	TimestampTz first_event = DT_NOEND;
 	int64		nready = 0;
 	bool		all = sub == InvalidSubTransactionId;
+	int			nreserves = 0;
 
 #define UNDONE(arr, i) ((i) >= 0 && (all || (arr).a[i].sub == sub))
 	if (!UNDONE(t->settles, t->settles.n - 1) && !UNDONE(t->claims, t->claims.n - 1) &&
-		!UNDONE(t->gone, t->gone.n - 1) && !UNDONE(t->moves, t->moves.n - 1))
+		!UNDONE(t->gone, t->gone.n - 1) && !UNDONE(t->moves, t->moves.n - 1) &&
+		!UNDONE(t->reserves, t->reserves.n - 1))
 		return;
 
 	partition = mq_partition_of(t->dboid, t->relid);
@@ -312,6 +336,9 @@ undo(MqTouch *t, SubTransactionId sub)
 		mq_unlock(partition);
 		return;
 	}
+	while (UNDONE(t->reserves, t->reserves.n - 1 - nreserves))
+		nreserves++;
+	release_places(q, t, nreserves);
 	for (int i = t->settles.n - 1; UNDONE(t->settles, i); i--)
 	{
 		MqSettle   *s = &t->settles.a[i];
@@ -341,11 +368,18 @@ undo(MqTouch *t, SubTransactionId sub)
 		}
 	}
 	for (int i = t->gone.n - 1; UNDONE(t->gone, i); i--)
-		if (mq_lease_find(q, t->gone.a[i].was.id) == NULL)
+	{
+		MqGone	   *g = &t->gone.a[i];
+
+		if (g->expires_at != DT_NOEND &&
+			mq_expiry_add(q, g->expires_at, g->was.id, &g->was.tid))
+			first_event = DT_NOBEGIN;
+		if (mq_lease_find(q, g->was.id) == NULL)
 		{
-			mq_lane_add(q, &t->gone.a[i].was);
+			mq_lane_add(q, &g->was);
 			nready++;
 		}
+	}
 	for (int i = t->moves.n - 1; UNDONE(t->moves, i); i--)
 		if (!t->moves.a[i].is_new && mq_lease_find(q, t->moves.a[i].was.id) == NULL)
 		{
@@ -447,6 +481,8 @@ prepare(MqTouch *t, TransactionId xid)
 		p->rows += f->n;
 		p->enqueued += f->n;
 	}
+	for (int i = 0; i < t->expires.n; i++)
+		p->expires_at = Min(p->expires_at, t->expires.a[i].at);
 	for (int i = 0; i < t->moves.n; i++)
 		if (t->moves.a[i].is_new)
 		{
@@ -481,6 +517,8 @@ prepare(MqTouch *t, TransactionId xid)
 			c->lease->holder = -1;
 		}
 	}
+	for (int i = 0; i < t->reserves.n; i++)
+		p->reserved += t->reserves.a[i].n;
 	/* from here on its end is awaited */
 	p->xid = xid;
 	mq_unlock(partition);
@@ -514,7 +552,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 					{
 						if (l->verb == MQ_ACK)
 							q->n.acked++;
-						else
+						else if (l->verb != MQ_DROP)
 							q->n.nacked++;
 						mq_lease_free(l);
 					}
@@ -550,17 +588,22 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 		{
 			mq_lease_free_all(q);
 			q->n.rows = 0;
-			q->n.exact = false;
+			q->n.exact = q->n.rows_exact = false;
 		}
 		q->n.rows = mq_count_has(q, xid) ? rows : q->n.rows + p->rows;
 		q->n.enqueued += p->enqueued;
 		if (p->fresh_lo > 0 && !p->rescan)
 			mq_lane_add_range(q, p->fresh_lo, p->fresh_hi, p->rows, NULL);
+		if (p->expires_at != DT_NOEND)
+			mq_expiry_set_back(q, p->expires_at);
 	}
+	q->reserved -= p->reserved;
 	if (p->rescan)
 	{
 		mq_queue_init_lanes(q);
 		q->n.exact = false;
+		if (p->unknown && committed)
+			q->n.rows_exact = false;
 	}
 	if (q->n.recounting)
 		mq_shared->recount_overflow = true;
@@ -677,6 +720,7 @@ static void
 cleanup(SubTransactionId sub)
 {
 	mq_lane_scan_abandon();
+	mq_expiry_abandon(sub);
 	mq_wait_leave();
 }
 
@@ -772,6 +816,7 @@ mq_forget_queue(Oid dboid, Oid relid)
 	if (q)
 	{
 		mq_lease_free_all(q);
+		q->reserved = 0;
 		while (!dlist_is_empty(&q->prepared))
 		{
 			MqPrepared *p = dlist_container(MqPrepared, node, dlist_pop_head_node(&q->prepared));

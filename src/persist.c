@@ -114,7 +114,7 @@ put_queue(FILE *f, pg_crc32c *crc, MqQueue *q)
 	fq.n = q->n;
 	/* their ends may come before the queue is looked at again */
 	if (!dlist_is_empty(&q->prepared))
-		fq.n.exact = false;
+		fq.n.exact = fq.n.rows_exact = false;
 	return put(f, crc, &fq, sizeof(fq));
 }
 
@@ -255,6 +255,7 @@ restore_lease(const FileLease *fl, int64 later)
 		dlist_push_tail(&q->failed, &l->node);
 		q->nfailed++;
 	}
+	mq_lease_set_held(l, is_deadline(&fl->lease));
 	mq_lease_set_timer(l);
 	mq_lease_mirror(l);
 }

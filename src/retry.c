@@ -13,6 +13,7 @@
 
 #include "access/xact.h"
 #include "clock.h"
+#include "expiry.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -127,6 +128,7 @@ written_before(MqDef *def, MqTouch *t, Chosen *c, const MqPlace *place)
 	if (q && c->lease->queue == q && c->lease->id == c->id &&
 		c->lease->state == MQ_LEASE_SETTLING && c->lease->settler == MqMyProcNumber())
 	{
+		mq_expiry_left(c->lease);
 		mq_lease_free(c->lease);
 		mq_lane_defer(q, place);
 	}
@@ -158,6 +160,7 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 		MqRow		row;
 		MqHolder	holder;
 		bool		ok;
+		bool		expired;
 
 		current = c->id;
 		switch (mq_row_look(&r, c->id, &c->tid, &row, &holder))
@@ -171,6 +174,10 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 			case MQ_LOOK_OK:
 				break;
 		}
+		expired = row.expires_at <= mq_now();
+		/* expired when it was chosen, an UPDATE may have given it more time */
+		c->spent = expired || (def->policy.max_attempts > 0 &&
+							   c->attempts >= def->policy.max_attempts);
 		if (row.attempts >= c->attempts && !c->spent)
 		{
 			written_before(def, t, c, &row.place);
@@ -178,7 +185,8 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 			continue;
 		}
 		if (c->spent)
-			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts, "attempts", error, true);
+			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts,
+								expired ? "expired" : "attempts", error, true);
 		else
 			ok = mq_row_fail(&r, c->id, &row.place.tid, c->attempts, c->until, error);
 		heap_freetuple(row.tuple);

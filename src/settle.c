@@ -226,6 +226,10 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 				break;
 			case MQ_RELEASE:
 				break;
+			case MQ_DROP:
+				ok = dead = gone = mq_dead_letter(&r, m->id, &m->tid, m->attempts,
+												  "maxlen", NULL, false);
+				break;
 		}
 		/* a trigger may have settled others: the array may have moved */
 		t->settles.a[m->record].dead = dead;

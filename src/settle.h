@@ -7,7 +7,7 @@
 #define MQ_SETTLE_H
 
 #include "enqueue.h"
-#include "retry.h"
+#include "sweep.h"
 
 typedef struct MqSettleArgs
 {

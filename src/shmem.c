@@ -31,8 +31,8 @@
  * A slot may be given to another queue whenever it is idle and its partition
  * unlocked: whoever comes back to a queue finds it again by its key, the
  * remembered pointer being only a hint.  A slot with leases, waiters, a running
- * scan, prepared transactions or a rate limit that has just been used is not
- * idle.
+ * scan, reserved places, prepared transactions or a rate limit that has just
+ * been used is not idle.
  *-------------------------------------------------------------------------
  */
 #include "shmem.h"
@@ -254,6 +254,8 @@ queue_is_idle(MqQueue *q)
 		mq_shared->recount == q ||
 		(q->throttle.rate_limit > 0 && q->bucket_full > mq_steady()))
 		return false;
+	if (q->expirer != -1 || q->reserved != 0)
+		return false;
 	for (int i = 0; i < MQ_NLANES; i++)
 		if (q->lanes[i].scanner != -1)
 			return false;
@@ -278,6 +280,11 @@ mq_queue_init_lanes(MqQueue *q)
 	}
 	q->nlate = 0;
 	q->nblocked = 0;
+	q->expiry.t = q->next_expiry = q->expiry_after = DT_NOBEGIN;
+	ItemPointerSetInvalid(&q->expiry.tid);
+	q->expiry_low = DT_NOEND;
+	q->expiry_resets++;
+	q->nexpired = 0;
 }
 
 static void
@@ -379,6 +386,8 @@ mq_queue_create(Oid dboid, Oid relid, bool *created)
 			lane->stock_max = i == MQ_LANE_FRESH ? MQ_STOCK_FRESH : MQ_STOCK_OTHER;
 		}
 		mq_queue_init_lanes(q);
+		q->expirer = -1;
+		q->expired_upto = DT_NOBEGIN;
 		dlist_init(&q->leases);
 		dlist_init(&q->failed);
 		dlist_init(&q->prepared);
@@ -426,7 +435,10 @@ mq_prepared_new(void)
 							dlist_pop_head_node(&mq_shared->free_prepared));
 	SpinLockRelease(&mq_shared->prepared_lock);
 	if (p)
+	{
 		memset(p, 0, sizeof(MqPrepared));
+		p->expires_at = DT_NOEND;
+	}
 	return p;
 }
 
@@ -456,7 +468,8 @@ mq_queue_await(MqQueue *q, TransactionId xid)
 	if (p == NULL)
 		return false;
 	p->xid = xid;
-	p->rescan = true;
+	p->rescan = p->unknown = true;
+	q->n.rows_exact = false;	/* its rows count for the length, too */
 	dlist_push_tail(&q->prepared, &p->node);
 	q->nprepared++;
 	return true;

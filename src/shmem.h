@@ -25,8 +25,9 @@
 #define MQ_LATE_MAX			128
 #define MQ_BLOCKED_MAX		64
 #define MQ_DATABASES		256
-#define MQ_RECOUNT_LOG		1024
-#define MQ_COUNTED_XIP		128
+#define MQ_RECOUNT_LOG		8192
+#define MQ_COUNTED_XIP		256
+#define MQ_EXPIRED_MAX		128
 
 /* A row known to be deliverable, read ahead by a scan or by a late commit. */
 typedef struct MqStock
@@ -88,6 +89,22 @@ typedef struct MqThrottle
 	double		rate_limit;		/* deliveries a second; 0: without limit */
 } MqThrottle;
 
+/* A place in the expiry index: all entries up to here, in its order. */
+typedef struct MqExpiryPos
+{
+	TimestampTz t;
+	ItemPointerData tid;
+} MqExpiryPos;
+
+/* An expired row behind the expiry position; see expiry.c. */
+typedef struct MqExpired
+{
+	int64		id;
+	ItemPointerData tid;
+	TimestampTz at;				/* its expires_at */
+	TimestampTz after;			/* to be looked at again then; steady */
+} MqExpired;
+
 /*
  * What a prepared transaction will do to a queue once it ends.
  */
@@ -105,6 +122,10 @@ typedef struct MqPrepared
 	int64		fresh_hi;
 	int64		rows;			/* change of the number of rows if it commits */
 	int64		enqueued;
+	TimestampTz expires_at;		/* least of its fresh rows; DT_NOEND: none */
+	int64		reserved;		/* in the queue's length */
+	bool		unknown;		/* brought back by a restart: what it did to the
+								 * queue is not known here */
 } MqPrepared;
 
 /*
@@ -139,6 +160,8 @@ typedef struct MqLease
 	int64		duration;		/* length of the lease, microseconds; < 0: as
 								 * long as the session lives */
 	TimestampTz ready_at;		/* of the row as delivered; DT_NOBEGIN: none */
+	TimestampTz expires_at;		/* of a row that the expiry scan has met and
+								 * left to this lease; DT_NOEND: not met */
 	ItemPointerData tid;		/* hint, valid while relnode is the table's */
 	RelFileNumber relnode;
 	int32		attempts;		/* failed deliveries before this one */
@@ -149,6 +172,7 @@ typedef struct MqLease
 	uint8		reason;			/* FAILED: MqReason */
 	bool		session;		/* no deadline, returns when its session ends */
 	bool		unwritten;		/* attempts is more than the row says */
+	bool		held;			/* counted in queue->nheld */
 	bool		timed;			/* timer is in one of the heaps */
 	int			holder;			/* process number of the consumer's session */
 	int			pid;			/* its process id */
@@ -175,6 +199,7 @@ typedef struct MqCounters
 	int64		rows_examined;
 	int64		blocks_touched;
 	bool		exact;
+	bool		rows_exact;		/* rows is, whatever delayed may be */
 	bool		recounting;
 	bool		counting;		/* rows in (count_from, counted_until] */
 	bool		dirty;			/* ... one of which came or went meanwhile */
@@ -233,6 +258,8 @@ typedef struct MqQueue
 	dlist_head	failed;			/* those FAILED */
 	int			nleases;		/* all of them */
 	int			nfailed;		/* those FAILED, or SETTLING from FAILED */
+	int			nheld;			/* those whose dequeue has committed: HELD, or
+								 * SETTLING from HELD */
 	TimestampTz write_after;	/* the worker leaves them all alone until then,
 								 * there having been no room; steady */
 	pairingheap_node *deadlines;	/* heap of those HELD, by until */
@@ -243,6 +270,23 @@ typedef struct MqQueue
 	dlist_head	waiters;		/* MqWaiter, first come first woken */
 	dlist_head	matchers;		/* those who wait for certain messages only */
 	int			nwaiters;		/* both, woken ones who have not left included */
+
+	int64		reserved;		/* rows of open transactions, where the length is
+								 * limited; see length.c */
+
+	MqExpiryPos expiry;			/* expired rows up to here are gone, leased or
+								 * noted; see expiry.c */
+	TimestampTz expiry_low;		/* least expires_at committed above it since the
+								 * running scan began */
+	TimestampTz next_expiry;	/* nothing above it expires before; DT_NOBEGIN:
+								 * unknown */
+	TimestampTz expiry_after;	/* no scan before that; steady */
+	TimestampTz expired_upto;	/* being taken to the dead letters; DT_NOBEGIN:
+								 * none are */
+	int			expirer;		/* process number of who does it, or -1 */
+	uint32		expiry_resets;	/* as a lane's */
+	int			nexpired;
+	MqExpired	expired[MQ_EXPIRED_MAX];
 
 	TimestampTz audited;		/* last audit by the worker (steady) ... */
 	int64		audit_sum;		/* ... and what it added up then */

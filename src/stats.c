@@ -20,6 +20,7 @@
 #include "stats.h"
 
 #include "access/transam.h"
+#include "access/xact.h"
 
 /* n rows come to (or, negative, leave) this place, not being leased. */
 void
@@ -56,6 +57,17 @@ mq_count_ready(MqQueue *q)
 	return Max(n, 0);
 }
 
+/*
+ * Messages that max_length counts: all but those that a committed dequeue has
+ * leased.  One that an open transaction has taken or acked still counts, so
+ * that its rollback brings none back.
+ */
+int64
+mq_count_length(MqQueue *q)
+{
+	return q->n.rows - q->nheld;
+}
+
 /* Messages that wait for their time, those known only to the leases included. */
 int64
 mq_count_delayed(MqQueue *q)
@@ -79,15 +91,20 @@ mq_full_xid(TransactionId xid)
 
 /*
  * The rows have been counted as this snapshot, whose xmax is given, sees them.
+ * What the caller's own transaction did is left to its end; no snapshot names it.
  * False if there were too many transactions open to remember them.
  */
 bool
 mq_count_seen_by(MqQueue *q, Snapshot snapshot, FullTransactionId xmax)
 {
+	TransactionId own = GetTopTransactionIdIfAny();
+
 	q->counted_xmax = xmax;
-	q->ncounted_xip = Min(snapshot->xcnt, MQ_COUNTED_XIP);
+	q->ncounted_xip = Min(snapshot->xcnt, MQ_COUNTED_XIP - 1);
 	memcpy(q->counted_xip, snapshot->xip, sizeof(TransactionId) * q->ncounted_xip);
-	return snapshot->xcnt <= MQ_COUNTED_XIP;
+	if (TransactionIdIsValid(own))
+		q->counted_xip[q->ncounted_xip++] = own;
+	return snapshot->xcnt <= MQ_COUNTED_XIP - 1;
 }
 
 /* Whether the last recount has counted what this transaction did. */

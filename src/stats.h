@@ -13,6 +13,7 @@
 extern void mq_count_row(MqQueue *q, const MqPlace *place, int n);
 extern void mq_count_leased(MqQueue *q, TimestampTz ready_at, int n);
 extern int64 mq_count_ready(MqQueue *q);
+extern int64 mq_count_length(MqQueue *q);
 extern int64 mq_count_delayed(MqQueue *q);
 extern FullTransactionId mq_full_xid(TransactionId xid);
 extern bool mq_count_seen_by(MqQueue *q, Snapshot snapshot, FullTransactionId xmax);

@@ -28,6 +28,7 @@
 #include "access/multixact.h"
 #include "access/nbtree.h"
 #include "access/relscan.h"
+#include "access/subtrans.h"
 #include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
@@ -570,13 +571,33 @@ mq_scan_end(MqScan *s)
 	UnregisterSnapshot(s->snapshot);
 }
 
+/* Which of these transactions, not ended for the snapshot, inserted the row; -1: none. */
+static int
+inserted_by(HeapTupleHeader header, const TransactionId *xids, int n)
+{
+	TransactionId xid = HeapTupleHeaderGetRawXmin(header);
+
+	if (n == 0 || HeapTupleHeaderXminCommitted(header) ||
+		HeapTupleHeaderXminInvalid(header) || !TransactionIdIsNormal(xid) ||
+		!TransactionIdIsInProgress(xid))
+		return -1;
+	if (TransactionIdFollowsOrEquals(xid, TransactionXmin))
+		xid = SubTransGetTopmostTransaction(xid);
+	for (int i = 0; i < n; i++)
+		if (xids[i] == xid)
+			return i;
+	return -1;
+}
+
 /*
  * Counts the rows the snapshot sees, and those of them due after upto that
- * skip() does not name.  Walks the whole table: for the worker's recount only.
+ * skip() does not name; and for each of nxids prepared transactions those it
+ * has inserted.  Walks the whole table: for a recount only.
  */
 int64
 mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapshot,
-				 bool (*skip) (MqReader *r, int64 id))
+				 bool (*skip) (MqReader *r, int64 id),
+				 const TransactionId *xids, int nxids, int64 *uncommitted)
 {
 	BlockNumber nblocks = RelationGetNumberOfBlocks(r->rel);
 	BufferAccessStrategy strategy = GetAccessStrategy(BAS_BULKREAD);
@@ -615,6 +636,13 @@ mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapsho
 					rows++;
 					if (p.timed && p.ready_at > upto && !skip(r, p.id))
 						(*delayed)++;
+				}
+				else
+				{
+					int			k = inserted_by(tuple.t_data, xids, nxids);
+
+					if (k >= 0)
+						uncommitted[k]++;
 				}
 			}
 		}
@@ -657,6 +685,116 @@ mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
 		mq_scan_end(&scan);
 	}
 	mq_reader_done(r);
+	return n;
+}
+
+/*
+ * Walks the expiry index behind `from` for rows that have expired at upto, at
+ * most max of them and about max_examined entries.  *last becomes the last
+ * entry examined; *exhausted says that there are no more, and *next when to look
+ * again then (DT_NOEND: never): the time of the next row, or of an entry before
+ * it if there are many dead ones.
+ */
+int
+mq_storage_expiring(MqReader *r, MqExpiryPos from, TimestampTz upto,
+					MqExpiring *found, int max, int64 max_examined,
+					MqExpiryPos *last, bool *exhausted, TimestampTz *next)
+{
+	TupleDesc	desc = RelationGetDescr(r->rel);
+	int64		stop = r->examined + max_examined;
+	int			beyond = 64;
+	int			n = 0;
+	bool		kill = false;
+	Relation	index;
+	Snapshot	snapshot;
+	IndexScanDesc scan;
+	ScanKeyData key;
+
+	*last = from;
+	*exhausted = true;
+	*next = DT_NOEND;
+	if (!OidIsValid(r->def->index[MQ_INDEX_EXPIRY]))
+		return 0;				/* its owner dropped it */
+	index = index_open(r->def->index[MQ_INDEX_EXPIRY], AccessShareLock);
+	snapshot = latest_snapshot();
+	ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+				TimestampTzGetDatum(from.t));
+	scan = mq_compat_index_beginscan(r->rel, index, SnapshotAny, 1);
+	scan->xs_want_itup = true;
+	index_rescan(scan, &key, 1, NULL, 0);
+	for (;;)
+	{
+		MqExpiring *e = &found[n];
+		ItemPointerData entry;
+		ItemPointer tid;
+		HeapTupleData tuple;
+		MqHolder	holder;
+		MqLook		look;
+		TimestampTz at;
+		bool		isnull;
+		bool		all_dead;
+
+		CHECK_FOR_INTERRUPTS();
+		if (n == max || r->examined >= stop)
+		{
+			*exhausted = false;
+			break;
+		}
+		if (kill)
+			scan->kill_prior_tuple = true;
+		kill = false;
+		tid = index_getnext_tid(scan, ForwardScanDirection);
+		if (tid == NULL)
+			break;
+		entry = *tid;
+		at = DatumGetTimestampTz(index_getattr(scan->xs_itup, 1, scan->xs_itupdesc, &isnull));
+		/* entries of one time stand in the order of their TIDs */
+		if (at == from.t && ItemPointerIsValid(&from.tid) &&
+			ItemPointerCompare(&entry, &from.tid) <= 0)
+			continue;
+		r->examined++;
+		if (at == DT_NOEND)
+			break;
+		if (at > upto && --beyond <= 0)
+		{
+			*next = at;
+			break;
+		}
+		if (chain_visible(r, &entry, snapshot, &tuple, &all_dead))
+		{
+			TimestampTz row_at;
+
+			look = judge(&tuple, r->buffer, &holder);
+			row_at = DatumGetTimestampTz(heap_getattr(&tuple, r->def->att[MQ_COL_EXPIRES_AT],
+													  desc, &isnull));
+			if (look != MQ_LOOK_GONE && !isnull && row_at == at)
+			{
+				e->pos.t = at;
+				e->pos.tid = entry;
+				e->id = tuple_id(r, &tuple);
+				e->tid = tuple.t_self;
+				LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
+				if (at > upto)
+				{
+					*next = at;
+					break;
+				}
+				n++;
+			}
+			else
+				LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
+		}
+		else
+			kill = all_dead && !RecoveryInProgress();
+		if (at <= upto)
+		{
+			last->t = at;
+			last->tid = entry;
+		}
+	}
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	UnregisterSnapshot(snapshot);
 	return n;
 }
 
@@ -899,6 +1037,8 @@ note_row(MqTouch *t, const MqValues *values, ItemPointer tid)
 		mq_xact_note_fresh(t, p.id, tid);
 	else
 		mq_xact_note_new(t, &p);
+	if (!values->null[MQ_COL_EXPIRES_AT])
+		mq_xact_note_expires(t, DatumGetTimestampTz(values->v[MQ_COL_EXPIRES_AT]), p.id, tid);
 }
 
 /*
@@ -1117,6 +1257,45 @@ mq_row_delete(MqReader *r, int64 id, ItemPointer tid, MqValues *taken)
 }
 
 /*
+ * Deletes message id if it has expired at upto, waiting for nobody if the table
+ * is plain.  On MQ_TAKEN the row as it was is in *row and *taken.
+ */
+MqTaken
+mq_row_take_expired(MqReader *r, int64 id, ItemPointer tid, TimestampTz upto,
+					MqRow *row, MqValues *taken)
+{
+	TM_FailureData tmfd;
+	MqHolder	holder;
+
+	switch (mq_row_look(r, id, tid, row, &holder))
+	{
+		case MQ_LOOK_GONE:
+			return MQ_TAKEN_NOT;
+		case MQ_LOOK_HELD:
+			return MQ_TAKEN_HELD;
+		case MQ_LOOK_OK:
+			break;
+	}
+	if (row->expires_at > upto)
+		return MQ_TAKEN_NOT;
+	if (!r->def->plain)
+		return delete_by_executor(r, id, taken) ? MQ_TAKEN : MQ_TAKEN_HELD;
+	CheckCmdReplicaIdentity(r->rel, CMD_DELETE);
+	/* the pin of the look keeps this version where it is */
+	switch (heap_delete(r->rel, &row->place.tid, GetCurrentCommandId(true),
+						InvalidSnapshot, false, &tmfd, false))
+	{
+		case TM_Ok:
+			mq_row_values(r, row->tuple, taken);
+			return MQ_TAKEN;
+		case TM_Deleted:
+			return MQ_TAKEN_NOT;
+		default:
+			return MQ_TAKEN_HELD;
+	}
+}
+
+/*
  * Writes a failed delivery into the row: attempts, ready_at, last_error
  * (NULL: none).  Notes where the row stands from now on.  Waits for whoever
  * holds the row.  False if it is gone.
@@ -1185,6 +1364,10 @@ mq_row_fail(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 					if (new_entries)
 						add_index_entries(r->def, r->rel, &values, &new->t_self, 1);
 					mq_xact_note_move(mq_xact_touch(r->def->relid), &was, &place);
+					if (!values.null[MQ_COL_EXPIRES_AT])
+						mq_xact_note_expires(mq_xact_touch(r->def->relid),
+											 DatumGetTimestampTz(values.v[MQ_COL_EXPIRES_AT]),
+											 id, &place.tid);
 					return true;
 				}
 			case TM_Updated:

@@ -57,6 +57,22 @@ typedef struct MqSeen
 	MqHolder	holder;
 } MqSeen;
 
+/* An entry of the expiry index whose row is there. */
+typedef struct MqExpiring
+{
+	MqExpiryPos pos;
+	int64		id;
+	ItemPointerData tid;
+} MqExpiring;
+
+/* What became of a row that was to be taken without waiting. */
+typedef enum MqTaken
+{
+	MQ_TAKEN,
+	MQ_TAKEN_NOT,				/* gone, or not to be taken any more */
+	MQ_TAKEN_HELD
+} MqTaken;
+
 typedef struct MqScan
 {
 	MqReader   *reader;
@@ -88,16 +104,24 @@ extern void mq_scan_end(MqScan *s);
 
 extern bool mq_row_by_dedup(MqReader *r, Datum dedup_id, int64 *id);
 extern void mq_row_choose_id(MqDef *def, MqValues *values);
+extern int	mq_storage_expiring(MqReader *r, MqExpiryPos from, TimestampTz upto,
+								MqExpiring *found, int max, int64 max_examined,
+								MqExpiryPos *last, bool *exhausted,
+								TimestampTz *next);
 extern bool mq_row_insert(MqDef *def, Relation rel, MqValues *values, int64 *id);
 extern void mq_rows_insert(MqDef *def, Relation rel, MqValues *values, int n,
 						   int64 *ids, bool *inserted);
 extern bool mq_row_delete(MqReader *r, int64 id, ItemPointer tid, MqValues *taken);
+extern MqTaken mq_row_take_expired(MqReader *r, int64 id, ItemPointer tid,
+								   TimestampTz upto, MqRow *row, MqValues *taken);
 extern bool mq_row_fail(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 						TimestampTz ready_at, const char *error);
 extern void mq_row_values(MqReader *r, HeapTuple tuple, MqValues *values);
 extern MqPlace mq_tuple_place(MqDef *def, TupleDesc desc, HeapTuple tuple);
 extern int64 mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed,
-							  Snapshot snapshot, bool (*skip) (MqReader *r, int64 id));
+							  Snapshot snapshot, bool (*skip) (MqReader *r, int64 id),
+							  const TransactionId *xids, int nxids,
+							  int64 *uncommitted);
 extern int64 mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
 								  TimestampTz *next, bool (*skip) (MqReader *r, int64 id));
 

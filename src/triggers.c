@@ -9,6 +9,9 @@
  */
 #include "worker.h"
 
+#include "expiry.h"
+#include "length.h"
+
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -108,8 +111,21 @@ mq_sql_queue_before(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("dedup_id cannot be given in a plain INSERT"),
 					 errhint("Use mq.enqueue.")));
+		tuple = mq_expiry_tuple(def, desc, tuple);
+		mq_length_reserve(def, data->tg_relation, 1);
 	}
 	return PointerGetDatum(tuple);
+}
+
+/* Notes when a row written here expires, if it does. */
+static void
+note_expires(MqDef *def, MqTouch *t, TupleDesc desc, HeapTuple tuple, MqPlace *place)
+{
+	bool		isnull;
+	Datum		at = heap_getattr(tuple, def->att[MQ_COL_EXPIRES_AT], desc, &isnull);
+
+	if (!isnull)
+		mq_xact_note_expires(t, DatumGetTimestampTz(at), place->id, &place->tid);
 }
 
 /* AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW: notes what was done. */
@@ -130,12 +146,14 @@ mq_sql_queue_after(PG_FUNCTION_ARGS)
 			mq_xact_note_fresh(t, place.id, &place.tid);
 		else
 			mq_xact_note_new(t, &place);
+		note_expires(def, t, desc, data->tg_trigtuple, &place);
 	}
 	else if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
 	{
 		MqPlace		after = mq_tuple_place(def, desc, data->tg_newtuple);
 
 		mq_xact_note_move(t, &place, &after);
+		note_expires(def, t, desc, data->tg_newtuple, &after);
 	}
 	else if (TRIGGER_FIRED_BY_DELETE(data->tg_event) &&
 			 !(mq_own_delete.relid == def->relid && mq_own_delete.id == place.id))

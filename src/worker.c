@@ -289,6 +289,12 @@ mq_worker_main(Datum arg)
 				pg_atomic_write_u32(&d->worker, MqMyProcNumber() + 1);
 				LWLockRelease(mq_shared->registry);
 			}
+			if (mq_sweep_attach_due())
+			{
+				mq_sweep_attach();
+				MemoryContextSwitchTo(context);
+				relids = queues_here();
+			}
 			relids = begin_after(relids, failed);
 			failed = InvalidOid;
 			if (listened && mute_until > mq_steady())

@@ -141,7 +141,36 @@ mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead)
 	g = &t->gone.a[t->gone.n++];
 	g->was = *was;
 	g->dead = dead;
+	g->expires_at = DT_NOEND;
 	g->sub = GetCurrentSubTransactionId();
+}
+
+/*
+ * A row with expires_at was written.  One entry a subtransaction is enough, but
+ * a few rows on their own keep their ids.
+ */
+void
+mq_xact_note_expires(MqTouch *t, TimestampTz at, int64 id, ItemPointer tid)
+{
+	SubTransactionId sub = GetCurrentSubTransactionId();
+	MqExpires  *e;
+
+	if (t->expires.n > 0)
+	{
+		e = &t->expires.a[t->expires.n - 1];
+		if (e->sub == sub && (e->id == 0 || t->expires.n >= 8))
+		{
+			e->at = Min(e->at, at);
+			e->id = 0;
+			return;
+		}
+	}
+	mq_array_reserve(t->expires, 1);
+	e = &t->expires.a[t->expires.n++];
+	e->at = at;
+	e->id = id;
+	e->tid = *tid;
+	e->sub = sub;
 }
 
 /* Asks for ops->cleanup at this (sub)transaction's end. */
@@ -256,6 +285,8 @@ subxact_callback(SubXactEvent event, SubTransactionId mysub,
 				RELABEL(t->fresh);
 				RELABEL(t->moves);
 				RELABEL(t->gone);
+				RELABEL(t->expires);
+				RELABEL(t->reserves);
 				RELABEL(t->claims);
 				RELABEL(t->settles);
 				RELABEL(t->changes);
@@ -272,6 +303,8 @@ subxact_callback(SubXactEvent event, SubTransactionId mysub,
 				CUT(t->fresh);
 				CUT(t->moves);
 				CUT(t->gone);
+				CUT(t->expires);
+				CUT(t->reserves);
 				CUT(t->claims);
 				CUT(t->settles);
 				CUT(t->changes);

@@ -34,8 +34,19 @@ typedef struct MqGone
 {
 	MqPlace		was;
 	bool		dead;			/* it went to the dead letters */
+	TimestampTz expires_at;		/* ... because of this, and the expiry position
+								 * has passed it; else DT_NOEND */
 	SubTransactionId sub;
 } MqGone;
+
+/* Rows that expire, written here: the least of their times. */
+typedef struct MqExpires
+{
+	TimestampTz at;
+	int64		id;				/* of the row if it is one, else 0 */
+	ItemPointerData tid;
+	SubTransactionId sub;
+} MqExpires;
 
 /* A lease taken here. */
 typedef struct MqClaim
@@ -61,6 +72,13 @@ typedef struct MqSettle
 	SubTransactionId sub;
 } MqSettle;
 
+/* Places in the length of a queue taken here; see length.c. */
+typedef struct MqReserve
+{
+	int64		n;
+	SubTransactionId sub;
+} MqReserve;
+
 /* The queue's definition was changed here. */
 typedef struct MqChange
 {
@@ -83,6 +101,8 @@ typedef struct MqTouch
 	MQ_ARRAY(MqFresh) fresh;
 	MQ_ARRAY(MqMove) moves;
 	MQ_ARRAY(MqGone) gone;
+	MQ_ARRAY(MqExpires) expires;
+	MQ_ARRAY(MqReserve) reserves;
 	MQ_ARRAY(MqClaim) claims;
 	MQ_ARRAY(MqSettle) settles;
 	SubTransactionId truncated; /* emptied under this subtransaction */
@@ -117,6 +137,7 @@ extern void mq_xact_note_fresh(MqTouch *t, int64 id, ItemPointer tid);
 extern void mq_xact_note_new(MqTouch *t, const MqPlace *place);
 extern void mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *place);
 extern void mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead);
+extern void mq_xact_note_expires(MqTouch *t, TimestampTz at, int64 id, ItemPointer tid);
 extern void mq_xact_want_end(void);
 /* Called once at this transaction's end; a prepared one is not committed. */
 typedef void (*MqXactCallback) (bool committed);

@@ -98,7 +98,7 @@ INSERT INTO bad VALUES ($$lease => '-1 s'$$), ($$max_attempts => -1$$), ($$backo
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''qbad'', %s)', options)), '22023', options) FROM bad;
 -- Not built yet: refused, never accepted and ignored.
 CREATE TEMP TABLE later (options text);
-INSERT INTO later VALUES ($$ttl => '1 h'$$), ($$max_length => 10$$), ($$overflow => 'drop_head'$$), ($$ordered => true$$),
+INSERT INTO later VALUES ($$ordered => true$$),
     ($$dead_letter_exchange => 'x'$$), ($$dead_letter_key => 'x'$$);
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''qbad'', %s)', options)), '0A000', 'create_queue: not yet ' || options) FROM later;
 SELECT is(pg_temp.state(format('SELECT mq.alter_queue(''qd'', %s)', options)), '0A000', 'alter_queue: not yet ' || options) FROM later;
@@ -108,8 +108,6 @@ SELECT is((SELECT count(*) FROM mq.queues WHERE name LIKE 'qbad%'), 0::bigint, '
 
 CREATE TEMP TABLE notyet (sql text);
 INSERT INTO notyet VALUES
-    ($$SELECT mq.enqueue('qd', '1', ttl => '1 h')$$),
-    ($$SELECT mq.enqueue_batch('qd', '{1}', ttl => '1 h')$$),
     ($$INSERT INTO mq.q_qd (body, dedup_id) VALUES ('1', 'a')$$),
     ($$SELECT mq.create_exchange('x')$$), ($$SELECT mq.drop_exchange('x')$$), ($$SELECT mq.bind('x', 'qd')$$), ($$SELECT mq.unbind('x', 'qd')$$),
     ($$SELECT mq.bind_exchange('x', 'y')$$), ($$SELECT mq.unbind_exchange('x', 'y')$$), ($$SELECT mq.publish('x', 'k', '1')$$),

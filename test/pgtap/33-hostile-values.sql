@@ -45,7 +45,7 @@ SELECT is(pg_temp.state(format('SELECT count(*) FROM mq.dequeue(''ed'', lease =>
 SELECT is(pg_temp.state(format('SELECT count(*) FROM mq.dequeue(''ed'', 100, wait => %L)', span)), CASE kind WHEN 'negative' THEN '22023' ELSE '00000' END, 'wait ' || span) FROM spans WHERE kind NOT IN ('huge', 'long');
 SELECT is(pg_temp.state(format('SELECT mq.nack(''ed'', 1, 1, delay => %L)', span)), CASE kind WHEN 'negative' THEN '22023' ELSE '00000' END, 'nack ' || span) FROM spans;
 SELECT is(pg_temp.state(format('SELECT mq.extend(''ed'', 1, 1, %L)', span)), CASE WHEN kind IN ('negative', 'none', 'huge') THEN '22023' ELSE '00000' END, 'extend ' || span) FROM spans;
-SELECT is(pg_temp.state(format('SELECT mq.enqueue(''ed'', ''1'', ttl => %L)', span)), CASE WHEN kind IN ('negative', 'none') THEN '22023' ELSE '0A000' END, 'ttl ' || span) FROM spans;
+SELECT is(pg_temp.state(format('SELECT mq.enqueue(''ed'', ''1'', ttl => %L)', span)), CASE WHEN kind IN ('negative', 'none') THEN '22023' ELSE '00000' END, 'ttl ' || span) FROM spans;
 SELECT is(pg_temp.state(format('SELECT mq.alter_queue(''ed'', %s => %L)', o, span)), '22023', o || ' ' || span) FROM spans, unnest('{lease,backoff,backoff_limit,ttl,retain,dedup_window}'::text[]) o WHERE kind IN ('negative', 'huge');
 SELECT mq.delete('ed', ARRAY(SELECT id FROM mq.q_ed)) \g /dev/null
 -- a wait as long as there is
@@ -79,7 +79,8 @@ SELECT set_eq($$SELECT body #>> '{}' FROM mq.dequeue('ed', 100)$$, ARRAY['4714-1
 SELECT is((SELECT count(*) FROM mq.nack_batch('ed', ARRAY(SELECT f.id FROM mq.in_flight f WHERE f.queue = 'ed'), ARRAY(SELECT f.receipt FROM mq.in_flight f WHERE f.queue = 'ed')) n WHERE n = 8), 1::bigint, '... and given back');
 SELECT is((SELECT count(*) FROM mq.dequeue('ed', 100)), 8::bigint, '... and delivered again');
 SELECT is(mq.ack_batch('ed', array_agg(id), array_agg(receipt)), 8, '... and acknowledged') FROM mq.in_flight WHERE queue = 'ed';
-SELECT mq.purge('ed') \g /dev/null
+SELECT ok(pg_temp.until($$(SELECT count(*) = 2 FROM mq.q_ed_dead WHERE body IN ('"x -inf"', '"x BC"'))$$), 'what had expired is dead');
+SELECT mq.purge('ed') + mq.purge('ed_dead') \g /dev/null
 
 -- Numbers.
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''nr'', rate_limit => %L, if_not_exists => true)', r)), CASE WHEN r IN ('1e-300', '1e308') THEN '00000' ELSE '22023' END, 'rate_limit ' || r)
