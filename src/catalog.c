@@ -239,6 +239,8 @@ load_options(MqDef *def)
 			strlcpy(def->dead_letter, TextDatumGetCString(d), NAMEDATALEN);
 		d = heap_getattr(tup, get_attnum(relid, "paused"), desc, &isnull);
 		def->paused = !isnull && DatumGetBool(d);
+		d = heap_getattr(tup, get_attnum(relid, "ordered"), desc, &isnull);
+		def->ordered = !isnull && DatumGetBool(d);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -424,6 +426,8 @@ load_table(MqDef *def, Relation rel)
 	list_free(indexes);
 	if (!OidIsValid(def->index[MQ_INDEX_PKEY]) || !OidIsValid(def->index[MQ_INDEX_READY]))
 		def->refused = "an index of its table is missing";
+	if (def->ordered && !OidIsValid(def->index[MQ_INDEX_KEY]))
+		def->refused = "it is ordered and the index of its keys is missing";
 	def->sequence = getIdentitySequence(RelationGetRelid(rel),
 										def->att[MQ_COL_ID], true);
 	if (!OidIsValid(def->sequence))
@@ -690,6 +694,8 @@ mq_queue_try_attach(MqDef *def, Relation rel)
 		mq_queue_init_lanes(q);
 		q->n.count_next = DT_NOBEGIN;
 	}
+	if (!q->ordered_known && q->ordered != def->ordered)
+		mq_key_set_ordered(q, def->ordered);
 	q->policy = def->policy;
 	q->last_used = GetCurrentStatementStartTimestamp();
 	return q;

@@ -6,7 +6,7 @@
 #ifndef MQ_CATALOG_H
 #define MQ_CATALOG_H
 
-#include "shmem.h"
+#include "key.h"
 
 #include "nodes/execnodes.h"
 #include "storage/lockdefs.h"
@@ -59,6 +59,7 @@ typedef struct MqDef
 	MqPolicy	policy;
 	char		dead_letter[NAMEDATALEN];	/* "" = none */
 	bool		paused;
+	bool		ordered;		/* as the catalog says; see MqQueue */
 	MqQueue    *hint;
 } MqDef;
 

@@ -15,6 +15,8 @@
  *		 succeeded are the claims marked as handed out: an error before that
  *		 gives them back uncounted.
  *	  The transaction's end decides about them (outcome.c).
+ * In an ordered queue step 3 also asks whose turn it is (order.c), and before the
+ * fresh lane come the keys that are known to have a message.
  *
  * A message on its last attempt is delivered alone: it ends the batch before
  * it, or is the only one.
@@ -25,6 +27,7 @@
 
 #include "clock.h"
 #include "guc.h"
+#include "order.h"
 #include "pgstat.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
@@ -67,7 +70,8 @@ typedef struct Claimer
 	MqDelivery *out;
 	int			max_out;
 	bool		peek;			/* only look whether there is one */
-	bool		full;			/* the lease table is full */
+	bool		ordered;		/* the queue was when we last looked */
+	bool		full;			/* the lease table is full, or that of keys */
 	bool		ended;			/* the batch is complete */
 	bool		buried;			/* some went to the dead letters, which makes
 								 * room once this transaction has committed */
@@ -115,6 +119,35 @@ open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 }
 
 /*
+ * Leases a candidate that was taken off its list; false if there is no room.
+ * The partition is locked.
+ */
+static bool
+lease_candidate(Claimer *c, MqQueue *q, TimestampTz now, const MqCandidate *cand, Taken *t)
+{
+	MqLease    *l = mq_lease_new(q, cand->pos.id);
+
+	if (l == NULL)
+		return false;
+	l->attempts = 0;
+	l->tid = cand->tid;
+	l->relnode = q->relnode;
+	l->priority = MQ_LANE_PRIORITY(cand->lane);
+	l->ready_at = MQ_LANE_IS_DUE(cand->lane) ? cand->pos.t : DT_NOBEGIN;
+	if (q->ordered)
+		mq_key_set_known(l, MQ_KEY_PENDING);
+	mq_count_leased(q, l->ready_at, 1);
+	t->tid = t->was = cand->tid;
+	t->lane = cand->lane;
+	t->pos = cand->pos;
+	t->from_failed = false;
+	t->reason = MQ_REASON_NONE;
+	t->attempts = 0;
+	open_lease(c, l, now, t);
+	return true;
+}
+
+/*
  * Step 2.  Returns how many candidates were leased; if none, *next says what is
  * to be done instead.  The partition is locked.
  */
@@ -129,9 +162,11 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 	{
 		MqLease    *retry = mq_lease_retry(q, now);
 		MqCandidate cand;
-		MqLease    *l;
 		Taken	   *t = &taken[n];
-		int			limit = retry ? MQ_LANE_DUE(retry->priority) : MQ_NLANES;
+
+		/* keys that may go on come before what is fresh */
+		int			limit = retry ? MQ_LANE_DUE(retry->priority) :
+			mq_key_has_work(q) ? MQ_LANE_FRESH : MQ_NLANES;
 
 		*next = mq_lane_next(q, now, limit, &cand, job);
 		if (*next == MQ_NEXT_NONE && retry)
@@ -152,8 +187,7 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 			break;
 		if (mq_lease_find(q, cand.pos.id) != NULL)
 			continue;			/* listed twice; the lease's end lists it anew */
-		l = mq_lease_new(q, cand.pos.id);
-		if (l == NULL)
+		if (!lease_candidate(c, q, now, &cand, t))
 		{
 			MqPlace		p;
 
@@ -167,22 +201,45 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 			*next = MQ_NEXT_NONE;
 			break;
 		}
-		l->attempts = 0;
-		l->tid = cand.tid;
-		l->relnode = q->relnode;
-		l->priority = MQ_LANE_PRIORITY(cand.lane);
-		l->ready_at = MQ_LANE_IS_DUE(cand.lane) ? cand.pos.t : DT_NOBEGIN;
-		mq_count_leased(q, l->ready_at, 1);
-		t->tid = t->was = cand.tid;
-		t->lane = cand.lane;
-		t->pos = cand.pos;
-		t->from_failed = false;
-		t->reason = MQ_REASON_NONE;
-		t->attempts = 0;
-		open_lease(c, l, now, t);
 		n++;
 	}
 	/* a scan taken on together with candidates is for the next round */
+	return n;
+}
+
+/*
+ * Step 2 for a key of an ordered queue that may go on: its first row is sought
+ * and leased.  Called with the partition locked, returns with it unlocked.
+ * Returns how many were leased, 0 or 1.
+ */
+static int
+take_of_key(Claimer *c, MqQueue *q, TimestampTz now, Taken *t)
+{
+	MqCandidate cand;
+	MqKey	   *key;
+	int			n = 0;
+
+	if (!mq_order_begin(q))
+	{
+		mq_unlock(q->partition);
+		return 0;
+	}
+	mq_unlock(q->partition);
+	mq_order_walk(&c->reader, now);
+	q = mq_queue_attach(c->def, c->rel);
+	key = mq_order_end(q, now, &cand);
+	if (key && lease_candidate(c, q, now, &cand, t))
+	{
+		mq_key_attach(key, t->lease);
+		mq_key_end_next(key, MQ_KEY_HELD);
+		n = 1;
+	}
+	else if (key)
+	{
+		mq_key_end_next(key, MQ_KEY_READY);
+		c->full = true;
+	}
+	mq_unlock(q->partition);
 	return n;
 }
 
@@ -251,6 +308,23 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			keep_until = i;
 			c->ended = true;
 			break;
+		}
+		if (c->ordered)
+		{
+			MqOrder		order = mq_order_claim(&c->reader, t->lease, t->id, c->receipt, &row, now);
+
+			if (order == MQ_ORDER_FULL)
+			{
+				keep_until = i;
+				c->ended = c->full = true;
+				break;
+			}
+			if (order == MQ_ORDER_PARKED)
+			{
+				t->look = MQ_LOOK_GONE; /* and its lease with it */
+				c->touch->claims.a[t->claim].lease = NULL;
+				continue;
+			}
 		}
 		add_delivery(c, t, &row);
 		kept++;
@@ -347,9 +421,21 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		c->blocks = b;
 		if (keep_until < n)
 			mq_wake_pick(q, n - keep_until, &wake);
+		if (c->ordered)
+			mq_wake_pick(q, mq_key_freed(q), &wake);
 	}
 	mq_unlock(partition);
 	mq_wake_send(&wake);
+
+	/* parked rows are many behind a busy key: their records are needless */
+	while (c->ordered && c->touch->claims.n > 0)
+	{
+		MqClaim    *last = &c->touch->claims.a[c->touch->claims.n - 1];
+
+		if (last->lease != NULL || last->handed_out || last->settled)
+			break;
+		c->touch->claims.n--;
+	}
 }
 
 /* Waits until whoever scans this queue has finished; the partition is locked. */
@@ -430,6 +516,19 @@ claim(Claimer *c)
 			retired = true;
 			continue;
 		}
+		c->ordered = q->ordered;
+		if (c->ordered && q->keys_recheck)
+			mq_key_recheck(q);
+		if (c->ordered && q->nkey_unknown > 0)
+		{
+			mq_unlock(q->partition);
+			if (!mq_order_learn(&c->reader))
+			{
+				c->full = true;
+				break;
+			}
+			continue;
+		}
 		mq_lease_expire(q, steady);
 		if (!c->peek && !helped && q->nfailed > 0 && !mq_worker_alive_hint())
 		{
@@ -446,7 +545,14 @@ claim(Claimer *c)
 			CHECK_FOR_INTERRUPTS();
 			continue;
 		}
-		mq_unlock(q->partition);
+		if (n == 0 && next == MQ_NEXT_NONE && !c->full && mq_key_has_work(q))
+		{
+			n = take_of_key(c, q, now, taken);
+			if (n == 0 && !c->full)
+				continue;
+		}
+		else
+			mq_unlock(q->partition);
 		if (n > 0)
 			sift(c, taken, n, now);
 		if (next == MQ_NEXT_SCAN)
@@ -459,6 +565,8 @@ claim(Claimer *c)
 		else if (n == 0)
 			break;
 		if (c->full && n == 0)
+			break;
+		if (c->ended)
 			break;
 		c->full = false;		/* what was taken may have made room */
 	}

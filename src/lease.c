@@ -126,6 +126,7 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->xid = InvalidTransactionId;
 	l->reason = MQ_REASON_NONE;
 	l->write_after = DT_NOBEGIN;
+	mq_key_lease_new(l);
 	dlist_push_tail(&q->leases, &l->node);
 	q->nleases++;
 	return l;
@@ -210,6 +211,7 @@ mq_lease_free(MqLease *l)
 	if (counts_as_failed(l))
 		q->nfailed--;
 	mq_mirror_clear(l - mq_leases);
+	mq_key_lease_free(l);
 	l->state = MQ_LEASE_FREE;
 	l->queue = NULL;
 	l->receipt = 0;

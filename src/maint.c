@@ -45,7 +45,7 @@ audit(MqQueue *q, TimestampTz now, TimestampTz steady)
 		return;
 	q->audited = steady;
 	if (!q->n.exact || mq_count_ready(q) == 0 || mq_lane_has_work(q, now) ||
-		q->nblocked > 0 || q->nprepared > 0 || mq_lane_scanning(q))
+		q->nblocked > 0 || q->nprepared > 0 || q->nparked_keys > 0 || mq_lane_scanning(q))
 	{
 		q->audit_sum = -1;
 		return;
@@ -94,11 +94,14 @@ typedef struct Todo
 	TimestampTz next;			/* steady */
 } Todo;
 
-/* By the counters if they can be trusted, else by the lanes. */
+/*
+ * By the counters if they can be trusted, else by the lanes; those alone know
+ * what waits behind its key.
+ */
 static bool
 something_ready(MqQueue *q, TimestampTz now)
 {
-	return q->n.exact ? mq_count_ready(q) > 0 : mq_lane_has_work(q, now);
+	return q->n.exact && !q->ordered ? mq_count_ready(q) > 0 : mq_lane_has_work(q, now);
 }
 
 static Todo

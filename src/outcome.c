@@ -28,6 +28,7 @@
 #include "announce.h"
 #include "clock.h"
 #include "guc.h"
+#include "order.h"
 #include "storage/procarray.h"
 
 /* Whether this transaction still has what it claimed. */
@@ -86,7 +87,10 @@ settle_commit(MqQueue *q, MqLease *l, MqVerb verb, bool dead, bool row_gone)
 	if (dead)
 		q->n.dead++;
 	if (row_gone)
+	{
 		q->n.rows--;
+		mq_key_row_gone(l);
+	}
 	else
 		mq_count_leased(q, l->ready_at, -1);
 	mq_lease_free(l);
@@ -108,6 +112,7 @@ gone_commit(MqQueue *q, const MqGone *g)
 	}
 	else
 		mq_count_row(q, &g->was, -1);
+	mq_key_gone(q, g->key);
 }
 
 /* Returns 1 if the row can be delivered from now on, 0 if later or never. */
@@ -115,7 +120,10 @@ static int
 move_commit(MqQueue *q, const MqMove *m, TimestampTz now)
 {
 	if (m->is_new)
+	{
 		q->n.enqueued++;
+		mq_key_late(q, m->place.id);
+	}
 	else
 	{
 		MqLease    *l = mq_lease_find(q, m->place.id);
@@ -195,7 +203,7 @@ commit(MqTouch *t, TransactionId xid)
 	}
 	rows = q->n.rows;
 	delayed = q->n.delayed;
-	ready = mq_count_ready(q);
+	ready = q->ordered ? mq_lane_has_work(q, mq_now()) : mq_count_ready(q);
 	if (t->moves.n > 0)
 		now = mq_now();
 	if (t->claims.n > 0 || !dlist_is_empty(&q->waiters))
@@ -244,6 +252,7 @@ commit(MqTouch *t, TransactionId xid)
 		mq_lane_add_range(q, f->lo, f->hi, f->n, &f->tid);
 		nready += f->n;
 	}
+	nready += mq_key_freed(q);
 	if (q->n.recounting)
 		mq_count_log(q, xid, q->n.rows - rows, q->n.delayed - delayed);
 
@@ -251,6 +260,8 @@ commit(MqTouch *t, TransactionId xid)
 	{
 		q->paused = change->paused;
 		q->paused_known = true;
+		mq_key_set_ordered(q, change->ordered);
+		q->ordered_known = true;
 		mq_wake_all(q, &wake);
 		nready = mq_count_ready(q);
 	}
@@ -342,6 +353,7 @@ undo(MqTouch *t, SubTransactionId sub)
 			mq_lane_add(q, &t->moves.a[i].was);
 			nready++;
 		}
+	nready += mq_key_freed(q);
 	if (!q->paused)
 		mq_wake_pick(q, Max(nready, q->nblocked > 0), &wake);
 	mq_unlock(partition);
@@ -422,6 +434,7 @@ prepare(MqTouch *t, TransactionId xid)
 	if (p->changed)
 	{
 		p->paused = t->changes.a[t->changes.n - 1].paused;
+		p->ordered = t->changes.a[t->changes.n - 1].ordered;
 		p->dropped = t->changes.a[t->changes.n - 1].dropped;
 	}
 	p->fresh_lo = p->fresh_hi = p->rows = p->enqueued = 0;
@@ -530,6 +543,8 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed)
 		{
 			q->paused = p->paused;
 			q->paused_known = true;
+			mq_key_set_ordered(q, p->ordered);
+			q->ordered_known = true;
 		}
 		if (p->truncate || p->dropped)
 		{
@@ -659,6 +674,7 @@ static void
 cleanup(SubTransactionId sub)
 {
 	mq_lane_scan_abandon();
+	mq_order_abandon();
 	mq_wait_leave();
 }
 

@@ -6,7 +6,7 @@
 #ifndef MQ_XACT_H
 #define MQ_XACT_H
 
-#include "shmem.h"
+#include "key.h"
 
 #include "access/xact.h"
 
@@ -34,6 +34,8 @@ typedef struct MqGone
 {
 	MqPlace		was;
 	bool		dead;			/* it went to the dead letters */
+	uint64		key;			/* hash of its key; MQ_KEY_HASH_NONE: it has none,
+								 * MQ_KEY_HASH_ANY: not known */
 	SubTransactionId sub;
 } MqGone;
 
@@ -65,6 +67,7 @@ typedef struct MqSettle
 typedef struct MqChange
 {
 	bool		paused;
+	bool		ordered;
 	bool		dropped;
 	SubTransactionId sub;
 } MqChange;
@@ -116,6 +119,7 @@ extern void mq_xact_note_fresh(MqTouch *t, int64 id, ItemPointer tid);
 extern void mq_xact_note_new(MqTouch *t, const MqPlace *place);
 extern void mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *place);
 extern void mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead);
+extern void mq_xact_gone_key(MqTouch *t, uint64 key);
 extern void mq_xact_want_end(void);
 /* Called once at this transaction's end; a prepared one is not committed. */
 typedef void (*MqXactCallback) (bool committed);
