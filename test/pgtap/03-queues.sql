@@ -98,7 +98,7 @@ INSERT INTO bad VALUES ($$lease => '-1 s'$$), ($$max_attempts => -1$$), ($$backo
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''qbad'', %s)', options)), '22023', options) FROM bad;
 -- Not built yet: refused, never accepted and ignored.
 CREATE TEMP TABLE later (options text);
-INSERT INTO later VALUES ($$ttl => '1 h'$$), ($$max_length => 10$$), ($$overflow => 'drop_head'$$), ($$ordered => true$$),
+INSERT INTO later VALUES ($$ttl => '1 h'$$), ($$max_length => 10$$), ($$overflow => 'drop_head'$$),
     ($$dedup_window => '1 h'$$), ($$retain => '1 h'$$), ($$max_in_flight => 10$$), ($$rate_limit => 10$$),
     ($$dead_letter_exchange => 'x'$$), ($$dead_letter_key => 'x'$$);
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''qbad'', %s)', options)), '0A000', 'create_queue: not yet ' || options) FROM later;

@@ -11,7 +11,6 @@ SELECT mq.create_queue('e', lease => '-1 s');
 SELECT mq.create_queue('e', max_attempts => -1);
 SELECT mq.create_queue('e', overflow => 'sometimes');
 SELECT mq.create_queue('e', ttl => '1 h');
-SELECT mq.create_queue('e', ordered => true);
 SELECT mq.create_queue('e', dead_letter => '');
 SELECT mq.create_queue('e');
 SELECT mq.create_queue('e', if_not_exists => true);
