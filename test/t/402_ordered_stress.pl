@@ -55,12 +55,12 @@ BEGIN
     WHILE clock_timestamp() < until LOOP
         dice := random();
         k := 'k' || floor(random() * 12) || CASE WHEN random() < 0.3 THEN 'm' ELSE '' END;
-        IF dice < 0.35 THEN
+        IF dice < 0.13 THEN
             IF k NOT LIKE '%m' THEN
                 PERFORM pg_advisory_xact_lock(hashtext(k));
             END IF;
             SELECT count(mq.enqueue('s', to_jsonb(i), key => CASE WHEN random() < 0.05 THEN NULL ELSE k END)) INTO n
-            FROM generate_series(1, 1 + floor(random() * 4)::int) i;
+            FROM generate_series(1, 1 + floor(random() * 3)::int) i;
             IF random() < 0.3 THEN
                 PERFORM pg_sleep(random() * 0.003);
             END IF;
@@ -70,14 +70,14 @@ BEGIN
                 COMMIT;
                 made := made + n;
             END IF;
-        ELSIF dice < 0.65 THEN
+        ELSIF dice < 0.5 THEN
             -- lease mode
             FOR m IN SELECT * FROM mq.dequeue('s', 1 + floor(random() * 4)::int) LOOP
                 PERFORM delivered(m);
                 mine := mine || m;
             END LOOP;
             COMMIT;
-        ELSIF dice < 0.80 THEN
+        ELSIF dice < 0.7 THEN
             -- transactional mode
             n := 0;
             FOR m IN SELECT * FROM mq.dequeue('s', 1 + floor(random() * 2)::int, auto_ack => true) LOOP
@@ -97,12 +97,12 @@ BEGIN
                 COMMIT;
                 acked := acked + n;
             END IF;
-        ELSIF dice < 0.84 THEN
+        ELSIF dice < 0.73 THEN
             -- somebody locks a message for a while
             PERFORM FROM mq.q_s WHERE key = k ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
             PERFORM pg_sleep(random() * 0.002);
             ROLLBACK;
-        ELSIF dice < 0.86 THEN
+        ELSIF dice < 0.745 THEN
             -- an operator deletes the first or any message of a key, if it is not leased
             DELETE FROM mq.q_s WHERE id = (SELECT id FROM mq.q_s WHERE key = k AND mq.status('s', id) IS DISTINCT FROM 'leased'
                                            ORDER BY CASE WHEN random() < 0.5 THEN id END LIMIT 1 FOR UPDATE SKIP LOCKED);
@@ -149,7 +149,7 @@ for my $i (1 .. 4)
 	my ($out, $err) = ('', '');
 	my $h = IPC::Run::start(
 		[ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', '-' ],
-		'<', \"SELECT setseed((($seed + $i) % 1000) / 1000.0);\nCALL play(clock_timestamp() + interval '4 s');\n",
+		'<', \"SELECT setseed((($seed + $i) % 1000) / 1000.0);\nCALL play(clock_timestamp() + interval '3 s');\n",
 		'>', \my $o, '2>', \my $e);
 	push @run, [ $h, \$e ];
 }
