@@ -169,14 +169,17 @@ DO $$
 DECLARE
     m mq.message;
     n bigint := 0;
+    r bigint;
 BEGIN
     LOOP
-        SELECT * INTO m FROM mq.dequeue('s', wait => '1 s');
-        EXIT WHEN m.id IS NULL;
-        PERFORM delivered(m);
+        r := 0;
+        FOR m IN SELECT * FROM mq.dequeue('s', 20, wait => '1 s') LOOP
+            PERFORM delivered(m);
+            r := r + mq.ack('s', m.id, m.receipt)::int;
+        END LOOP;
+        EXIT WHEN r = 0;
         DELETE FROM held;
-        PERFORM mq.ack('s', m.id, m.receipt);
-        n := n + 1;
+        n := n + r;
         COMMIT;
     END LOOP;
     INSERT INTO done VALUES ('gone', n);
