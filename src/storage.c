@@ -294,7 +294,8 @@ chain_visible(MqReader *r, ItemPointer tid, Snapshot snapshot, HeapTuple tuple,
 		if (TransactionIdIsValid(prev_xmax) &&
 			!TransactionIdEquals(prev_xmax, HeapTupleHeaderGetXmin(tuple->t_data)))
 			break;
-		r->examined++;
+		if (TransactionIdIsValid(prev_xmax))
+			r->examined++;		/* the first counts with its index entry */
 		if (HeapTupleSatisfiesVisibility(tuple, snapshot, r->buffer))
 		{
 			*all_dead = false;
@@ -501,7 +502,6 @@ mq_row_first_of_key(MqReader *r, const char *key, int len, int64 from,
 			int64		id = DatumGetInt64(index_getattr(scan->xs_itup, 2, scan->xs_itupdesc, &isnull));
 
 			CHECK_FOR_INTERRUPTS();
-			r->examined++;
 			if (id == stop)
 			{
 				seen->place.id = id;
@@ -509,6 +509,7 @@ mq_row_first_of_key(MqReader *r, const char *key, int len, int64 from,
 				found = true;
 				break;
 			}
+			r->examined++;
 			if (!chain_visible(r, tid, snapshot, &tuple, &all_dead))
 			{
 				if (all_dead && !RecoveryInProgress())

@@ -22,7 +22,8 @@ typedef struct MqReader
 	Relation	rel;
 	BlockNumber nblocks;		/* InvalidBlockNumber: not asked yet */
 	Buffer		buffer;
-	int64		examined;		/* index entries and rows looked at */
+	int64		examined;		/* rows looked at, an index entry and what it
+								 * leads to being one */
 } MqReader;
 
 /* A row as a look found it; tuple is a copy in the caller's memory context. */
