@@ -200,7 +200,7 @@ mq_order_end(MqQueue *q, TimestampTz now, MqCandidate *cand)
 		return NULL;
 	}
 	l = mq_lease_find(q, s->place.id);
-	if (l && l->key_known == MQ_KEY_UNKNOWN)
+	if (l && l->key == NULL && l->key_known != MQ_KEY_PENDING)
 	{
 		mq_key_attach(e, l);
 		mq_key_end_next(e, MQ_KEY_HELD);

@@ -35,7 +35,7 @@ BEGIN
         RAISE EXCEPTION 'two at once of key %: % and %', m.key, m.id, (SELECT id FROM held WHERE key = m.key);
     END IF;
     -- keys that end in "m" have several producers at a time: their ids may commit out of order
-    SELECT min(id) INTO before FROM mq.q_s WHERE key = m.key AND id < m.id;
+    SELECT id INTO before FROM mq.q_s WHERE key = m.key AND id < m.id ORDER BY key, id LIMIT 1;
     IF before IS NOT NULL AND m.key NOT LIKE '%m' THEN
         RAISE EXCEPTION 'key %: % delivered before %', m.key, m.id, before;
     END IF;
@@ -99,13 +99,13 @@ BEGIN
             END IF;
         ELSIF dice < 0.73 THEN
             -- somebody locks a message for a while
-            PERFORM FROM mq.q_s WHERE key = k ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
+            PERFORM FROM mq.q_s WHERE key = k ORDER BY key, id LIMIT 1 FOR UPDATE SKIP LOCKED;
             PERFORM pg_sleep(random() * 0.002);
             ROLLBACK;
         ELSIF dice < 0.745 THEN
             -- an operator deletes the first or any message of a key, if it is not leased
             DELETE FROM mq.q_s WHERE id = (SELECT id FROM mq.q_s WHERE key = k AND mq.status('s', id) IS DISTINCT FROM 'leased'
-                                           ORDER BY CASE WHEN random() < 0.5 THEN id END LIMIT 1 FOR UPDATE SKIP LOCKED);
+                                           ORDER BY key, id OFFSET floor(random() * 3)::int LIMIT 1 FOR UPDATE SKIP LOCKED);
             GET DIAGNOSTICS n = ROW_COUNT;
             IF random() < 0.2 THEN
                 ROLLBACK;
