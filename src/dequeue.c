@@ -323,6 +323,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			{
 				t->look = MQ_LOOK_GONE; /* and its lease with it */
 				c->touch->claims.a[t->claim].lease = NULL;
+				heap_freetuple(row.tuple);
 				continue;
 			}
 		}

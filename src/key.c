@@ -32,7 +32,8 @@
  * a walk with a snapshot taken after the entry became BUSY, with nothing parked
  * meanwhile, clears the flag.  WAIT is left when its row is met, or when a row
  * of the key is deleted (mq_key_gone), or when the lanes were reset or somebody
- * deleted rows of unknown keys (keys_recheck: all that WAIT become READY).  An
+ * deleted rows of unknown keys (keys_recheck: all that WAIT become READY).  A
+ * reset may bring rows nobody has told of, so it voids all bases as well.  An
  * entry with parked rows is forgotten only together with the queue's lanes,
  * whose scan finds the rows again.  A reset of the lanes alone lets rows be
  * met, and parked, once more, which is no harm.
@@ -428,10 +429,9 @@ mq_key_recheck(MqQueue *q)
 {
 	dlist_iter	iter;
 
-	q->keys_recheck = false;
-	if (!q->ordered)
-		return;
-	mq_key_late(q, 0);
+	if (q->keys_rebase)
+		mq_key_late(q, 0);
+	q->keys_recheck = q->keys_rebase = false;
 	while (!dlist_is_empty(&q->keys[MQ_KEY_WAIT]))
 		set_state(dlist_head_element(MqKey, node, &q->keys[MQ_KEY_WAIT]), MQ_KEY_READY);
 	dlist_foreach(iter, &q->keys[MQ_KEY_BUSY])

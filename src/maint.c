@@ -101,7 +101,9 @@ typedef struct Todo
 static bool
 something_ready(MqQueue *q, TimestampTz now)
 {
-	return q->n.exact && !q->ordered ? mq_count_ready(q) > 0 : mq_lane_has_work(q, now);
+	if (q->n.exact && mq_count_ready(q) == 0)
+		return false;
+	return (q->n.exact && !q->ordered) || mq_lane_has_work(q, now);
 }
 
 static Todo

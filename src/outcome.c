@@ -203,7 +203,7 @@ commit(MqTouch *t, TransactionId xid)
 	}
 	rows = q->n.rows;
 	delayed = q->n.delayed;
-	ready = q->ordered ? mq_lane_has_work(q, mq_now()) : mq_count_ready(q);
+	ready = q->ordered && !mq_lane_has_work(q, mq_now()) ? 0 : mq_count_ready(q);
 	if (t->moves.n > 0)
 		now = mq_now();
 	if (t->claims.n > 0 || !dlist_is_empty(&q->waiters))

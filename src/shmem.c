@@ -293,7 +293,7 @@ mq_queue_init_lanes(MqQueue *q)
 	}
 	q->nlate = 0;
 	q->nblocked = 0;
-	q->keys_recheck = true;
+	q->keys_recheck = q->keys_rebase = true;
 }
 
 /* Forgets a key, whatever it knows. */

@@ -271,7 +271,8 @@ typedef struct MqQueue
 	int			nparked_keys;	/* keys with parked rows */
 	int			nkey_unknown;	/* leases whose key is unknown */
 	int			keys_freed;		/* became READY, nobody woken for them yet */
-	bool		keys_recheck;	/* what the keys know may be out of date */
+	bool		keys_recheck;	/* keys that WAIT may do so for nothing */
+	bool		keys_rebase;	/* rows may be below any key's base */
 	int64		key_high;		/* no key's base is above this + 1 */
 	uint64		key_seq;		/* counts the floors there ever were */
 	int			nkey_floors;

@@ -120,14 +120,18 @@ mq_tuple_place(MqDef *def, TupleDesc desc, HeapTuple tuple)
 	return p;
 }
 
-/* The row's key, NULL if it has none; not with a buffer locked. */
+/*
+ * The row's key, NULL if it has none; not with a buffer locked.  One that is
+ * longer than keys may be, its owner having dropped the CHECK, is none.
+ */
 text *
 mq_tuple_key(MqDef *def, TupleDesc desc, HeapTuple tuple)
 {
 	bool		isnull;
 	Datum		d = heap_getattr(tuple, def->att[MQ_COL_KEY], desc, &isnull);
+	text	   *key = isnull ? NULL : DatumGetTextPP(d);
 
-	return isnull ? NULL : DatumGetTextPP(d);
+	return key && VARSIZE_ANY_EXHDR(key) <= MQ_TEXT_KEY_MAX ? key : NULL;
 }
 
 /* The same as MqGone wants it. */
@@ -441,6 +445,9 @@ mq_row_key(MqReader *r, int64 id, ItemPointer tid, text **key)
 	copy = heap_copytuple(&tuple);
 	LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
 	*key = mq_tuple_key(r->def, RelationGetDescr(r->rel), copy);
+	if (*key)
+		*key = cstring_to_text_with_len(VARDATA_ANY(*key), VARSIZE_ANY_EXHDR(*key));
+	heap_freetuple(copy);
 	return true;
 }
 

@@ -91,6 +91,11 @@ SELECT is((SELECT count(*) FROM mq.dequeue('o', 1000)), 0::bigint, '... and no m
 SELECT is(mq.ack_batch('o', array_agg(id), array_agg(receipt)), 28, 'all acknowledged') FROM mq.in_flight WHERE queue = 'o';
 SELECT is((SELECT count(*) FROM mq.dequeue('o', 1000)), 28::bigint, 'then the other of each');
 TRUNCATE mq.q_o;
+ALTER TABLE mq.q_o DROP CONSTRAINT "key$check";
+INSERT INTO mq.q_o (key, body) VALUES (repeat('x', 2000), '1'), (repeat('x', 2000), '2'), (repeat('x', 1000), '3'), (repeat('x', 1000), '4');
+SELECT is((SELECT array_agg(body::text) FROM mq.dequeue('o', 10)), '{1,2,3}', 'a key that is too long, its CHECK dropped, is none');
+TRUNCATE mq.q_o;
+ALTER TABLE mq.q_o ADD CONSTRAINT "key$check" CHECK (octet_length(key) <= 1000);
 SELECT mq.enqueue('o', '1', key => '');
 SELECT mq.enqueue('o', '2', key => '');
 SELECT is(pg_temp.got(), '1', 'the empty string is a key');
