@@ -148,15 +148,18 @@ for my $i (1 .. 4)
 {
 	my ($out, $err) = ('', '');
 	my $h = IPC::Run::start(
-		[ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-f', '-' ],
-		'<', \"SELECT setseed((($seed + $i) % 1000) / 1000.0);\nCALL play(clock_timestamp() + interval '3 s');\n",
-		'>', \my $o, '2>', \my $e);
-	push @run, [ $h, \$e ];
+		[
+			'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'),
+			'-c', "SELECT setseed((($seed + $i) % 1000) / 1000.0)",
+			'-c', "CALL play(clock_timestamp() + interval '4 s')"
+		],
+		'<', \undef, '>', \$out, '2>', \$err);
+	push @run, [ $h, \$err ];
 }
 for (@run)
 {
 	IPC::Run::finish($_->[0]);
-	is(${ $_->[1] } // '', '', 'a session met no two at once, and none out of order');
+	is(${ $_->[1] }, '', 'a session met no two at once, and none out of order');
 }
 
 # What is left can be consumed, in order, by one session.
