@@ -32,6 +32,10 @@ BEGIN
     INSERT INTO held VALUES (m.key, m.id)
     ON CONFLICT (key) DO UPDATE SET id = excluded.id WHERE NOT EXISTS (SELECT FROM mq.q_s WHERE id = held.id);
     IF NOT FOUND THEN
+        -- or it was deleted since, which frees its key at once
+        IF NOT EXISTS (SELECT FROM mq.q_s WHERE id = m.id) THEN
+            RETURN;
+        END IF;
         RAISE EXCEPTION 'two at once of key %: % and %', m.key, m.id, (SELECT id FROM held WHERE key = m.key);
     END IF;
     -- keys that end in "m" have several producers at a time: their ids may commit out of order
