@@ -183,6 +183,15 @@ SELECT mq.alter_queue('o', ordered => true);
 SELECT is(pg_temp.got(), 'a0', 'the lower id first, though the other has the priority');
 SELECT ok(pg_temp.settle('ack', 'a'), 'acked');
 SELECT is(pg_temp.got(), 'a1', 'then the other');
+-- A later message that was leased before holds the key as well.
+SELECT mq.alter_queue('o', ordered => false);
+SELECT mq.enqueue_batch('o', '{7,8}', keys => '{v,v}');
+SELECT is(pg_temp.got(), 'v7 v8', 'unordered: both');
+SELECT is((SELECT mq.release('o', f.id, f.receipt) FROM mq.in_flight f JOIN mq.q_o q USING (id) WHERE q.body = '7'), true, 'the first is released');
+SELECT mq.alter_queue('o', ordered => true);
+SELECT is(pg_temp.got(), '', 'ordered: it waits for the second');
+SELECT is(pg_temp.settle('ack', 'v'), true, 'which is acked');
+SELECT is(pg_temp.got(), 'v7', 'then it comes');
 BEGIN;
 SELECT mq.alter_queue('o', ordered => false);
 ROLLBACK;
