@@ -40,7 +40,6 @@ BEGIN
 
     SELECT later.option INTO wrong
     FROM (VALUES
-        ('ordered', options.ordered),
         ('dead_letter_exchange', options.dead_letter_exchange IS NOT NULL),
         ('dead_letter_key', options.dead_letter_key IS NOT NULL)
     ) AS later (option, used)

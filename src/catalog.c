@@ -264,6 +264,8 @@ load_options(MqDef *def)
 		d = heap_getattr(tup, get_attnum(relid, "retain"), desc, &isnull);
 		def->archived = !isnull;
 		def->dedup_window = interval_column(tup, desc, relid, "dedup_window");
+		d = heap_getattr(tup, get_attnum(relid, "ordered"), desc, &isnull);
+		def->ordered = !isnull && DatumGetBool(d);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -449,6 +451,8 @@ load_table(MqDef *def, Relation rel)
 	list_free(indexes);
 	if (!OidIsValid(def->index[MQ_INDEX_PKEY]) || !OidIsValid(def->index[MQ_INDEX_READY]))
 		def->refused = "an index of its table is missing";
+	if (def->ordered && !OidIsValid(def->index[MQ_INDEX_KEY]))
+		def->refused = "it is ordered and the index of its keys is missing";
 	def->sequence = getIdentitySequence(RelationGetRelid(rel),
 										def->att[MQ_COL_ID], true);
 	if (!OidIsValid(def->sequence))
@@ -715,6 +719,8 @@ mq_queue_try_attach(MqDef *def, Relation rel)
 		mq_queue_init_lanes(q);
 		q->n.count_next = DT_NOBEGIN;
 	}
+	if (!q->ordered_known && q->ordered != def->ordered)
+		mq_key_set_ordered(q, def->ordered);
 	q->policy = def->policy;
 	mq_throttle_set(q, &def->throttle, false);
 	q->last_used = GetCurrentStatementStartTimestamp();

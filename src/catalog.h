@@ -6,7 +6,7 @@
 #ifndef MQ_CATALOG_H
 #define MQ_CATALOG_H
 
-#include "shmem.h"
+#include "key.h"
 
 #include "access/htup.h"
 #include "nodes/execnodes.h"
@@ -66,6 +66,7 @@ typedef struct MqDef
 	int64		max_length;		/* 0: any */
 	bool		drop_head;		/* past it; else producers are refused */
 	int64		ttl;			/* microseconds; 0: messages do not expire */
+	bool		ordered;		/* as the catalog says; see MqQueue */
 	MqQueue    *hint;
 } MqDef;
 

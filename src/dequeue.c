@@ -15,6 +15,8 @@
  *		 succeeded are the claims marked as handed out: an error before that
  *		 gives them back uncounted.
  *	  The transaction's end decides about them (outcome.c).
+ * In an ordered queue step 3 also asks whose turn it is (order.c), and before the
+ * fresh lane come the keys that are known to have a message.
  *
  * A message on its last attempt is delivered alone: it ends the batch before
  * it, or is the only one.
@@ -29,6 +31,7 @@
 #include "clock.h"
 #include "expiry.h"
 #include "guc.h"
+#include "order.h"
 #include "throttle.h"
 #include "pgstat.h"
 #include "tcop/dest.h"
@@ -56,6 +59,7 @@ typedef struct Taken
 	bool		back;			/* it goes back where it was */
 	bool		expired;
 	TimestampTz expires_at;
+	uint64		key;			/* expired in an ordered queue: hash of its key */
 	MqPlace		place;
 	MqReason	reason;
 	int32		attempts;
@@ -89,7 +93,8 @@ typedef struct Claimer
 	int			max_out;
 	bool		peek;			/* only look whether there is one */
 	bool		drop;			/* take them to make room; peek is set as well */
-	bool		full;			/* the lease table is full */
+	bool		ordered;		/* the queue was when we last looked */
+	bool		full;			/* the lease table is full, or that of keys */
 	MqDef	   *full_def;		/* ... for this queue */
 	bool		ended;			/* the batch is complete */
 	bool		buried;			/* some went to the dead letters, which makes
@@ -210,6 +215,8 @@ take_new(Claimer *c, MqQueue *q, int lane, MqPos pos, ItemPointer tid,
 	l->relnode = q->relnode;
 	l->priority = MQ_LANE_PRIORITY(lane);
 	l->ready_at = MQ_LANE_IS_DUE(lane) ? pos.t : DT_NOBEGIN;
+	if (q->ordered)
+		mq_key_set_known(l, c->drop ? MQ_KEY_KNOWN : MQ_KEY_PENDING);
 	mq_count_leased(q, l->ready_at, 1);
 	t->tid = t->was = *tid;
 	t->lane = lane;
@@ -239,7 +246,14 @@ take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 	{
 		MqLease    *retry = mq_lease_retry(q, now);
 		MqCandidate cand;
-		int			limit = retry ? MQ_LANE_DUE(retry->priority) : MQ_NLANES;
+
+		/* keys that may go on come before what is fresh */
+		int			limit = retry ? MQ_LANE_DUE(retry->priority) :
+			mq_key_has_work(q) ? MQ_LANE_FRESH : MQ_NLANES;
+
+		/* and what waits in them is older than what stands in a lane */
+		if (c->drop && mq_key_has_work(q))
+			break;
 
 		*next = c->drop ? mq_lane_lowest(q, now, &cand, job) :
 			mq_lane_next(q, now, limit, &cand, job);
@@ -307,6 +321,55 @@ take_found(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken,
 	return n;
 }
 
+/*
+ * Whether one more may be delivered; note_held if not.  The partition is locked.
+ */
+static bool
+one_allowed(Claimer *c, MqQueue *q)
+{
+	TimestampTz now;
+
+	return c->drop || allowed(q, 1, &now) > 0;
+}
+
+/*
+ * Step 2 for a key of an ordered queue that may go on: its first row is sought
+ * and leased.  Called with the partition locked, returns with it unlocked.
+ * Returns how many were leased, 0 or 1.
+ */
+static int
+take_of_key(Claimer *c, MqQueue *q, TimestampTz now, Taken *t)
+{
+	MqCandidate cand;
+	MqKey	   *key;
+	int			n = 0;
+
+	if (!mq_order_begin(q))
+	{
+		mq_unlock(q->partition);
+		return 0;
+	}
+	mq_unlock(q->partition);
+	mq_order_walk(&c->reader, now);
+	q = mq_queue_attach(c->def, c->rel);
+	key = mq_order_end(q, now, &cand);
+	c->expired_upto = q->expired_upto;
+	if (key && !one_allowed(c, q))
+		mq_key_end_next(key, MQ_KEY_READY); /* others were faster */
+	else if (key && take_new(c, q, cand.lane, cand.pos, &cand.tid, now, t))
+	{
+		mq_key_attach(key, t->lease);
+		mq_key_end_next(key, MQ_KEY_HELD);
+		if (!c->drop && q->throttle.rate_limit > 0)
+			mq_throttle_take(q, mq_steady(), 1);
+		n = 1;
+	}
+	else if (key)
+		mq_key_end_next(key, MQ_KEY_READY);
+	mq_unlock(q->partition);
+	return n;
+}
+
 static void
 add_delivery(Claimer *c, Taken *t, const MqRow *row)
 {
@@ -368,6 +431,8 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			t->look = MQ_LOOK_GONE;
 			t->expired = true;
 			t->expires_at = row.expires_at;
+			if (c->ordered)
+				t->key = mq_tuple_key_hash(c->def, RelationGetDescr(c->rel), row.tuple);
 			continue;
 		}
 
@@ -387,6 +452,24 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			keep_until = i;
 			c->ended = true;
 			break;
+		}
+		if (c->ordered && !c->drop)
+		{
+			MqOrder		order = mq_order_claim(&c->reader, t->lease, t->id, c->receipt, &row, now);
+
+			if (order == MQ_ORDER_FULL)
+			{
+				keep_until = i;
+				c->ended = c->full = true;
+				break;
+			}
+			if (order == MQ_ORDER_PARKED)
+			{
+				t->look = MQ_LOOK_GONE; /* and its lease with it */
+				c->touch->claims.a[t->claim].lease = NULL;
+				heap_freetuple(row.tuple);
+				continue;
+			}
 		}
 		add_delivery(c, t, &row);
 		kept++;
@@ -481,6 +564,8 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 				mq_lease_free(l);
 				if (t->early)
 					mq_lane_defer(q, &t->place);
+				else if (t->expired && c->ordered)
+					mq_key_gone(q, t->key); /* nothing waits for it any more */
 			}
 			record->lease = NULL;
 			given++;
@@ -500,12 +585,24 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			mq_wake_pick(q, n - keep_until, &wake);
 		else if (given > 0 && (q->throttle.rate_limit > 0 || c->d->match))
 			mq_wake_pick(q, 1, &wake);	/* a token is there sooner; it can be taken */
+		if (c->ordered)
+			mq_wake_pick(q, mq_key_freed(q), &wake);
 		mq_wake_freed(q, &wake);
 	}
 	mq_unlock(partition);
 	mq_wake_send(&wake);
 	if (buried_later)
 		mq_worker_poke(DT_NOBEGIN);
+
+	/* parked rows are many behind a busy key: their records are needless */
+	while (c->ordered && c->touch->claims.n > 0)
+	{
+		MqClaim    *last = &c->touch->claims.a[c->touch->claims.n - 1];
+
+		if (last->lease != NULL || last->handed_out || last->settled)
+			break;
+		c->touch->claims.n--;
+	}
 }
 
 /* Waits until whoever scans this queue has finished; the partition is locked. */
@@ -569,10 +666,13 @@ known_empty(MqDef *def)
 static bool
 claim_found(Claimer *c, TimestampTz now, Taken *taken, MqFound *found, int want)
 {
-	int			nfound = mq_match_find(&c->match, &c->reader, now, want, found);
 	MqQueue    *q;
+	int			nfound;
 	int			n;
 
+	if (c->ordered)
+		mq_order_list_ready(&c->reader, now, &c->match.budget);
+	nfound = mq_match_find(&c->match, &c->reader, now, want, found);
 	if (nfound == 0)
 		return false;
 	c->full = false;
@@ -638,6 +738,19 @@ claim(Claimer *c)
 			retired = true;
 			continue;
 		}
+		c->ordered = q->ordered;
+		if (c->ordered && q->keys_recheck)
+			mq_key_recheck(q);
+		if (c->ordered && q->nkey_unknown > 0)
+		{
+			mq_unlock(q->partition);
+			if (!mq_order_learn(&c->reader))
+			{
+				c->full = true;
+				break;
+			}
+			continue;
+		}
 		mq_lease_expire(q, steady);
 		if (!helped && (q->nfailed > 0 || mq_expiry_event(q) <= steady))
 		{
@@ -669,7 +782,14 @@ claim(Claimer *c)
 			CHECK_FOR_INTERRUPTS();
 			continue;
 		}
-		mq_unlock(q->partition);
+		if (n == 0 && next == MQ_NEXT_NONE && !c->full && mq_key_has_work(q) && one_allowed(c, q))
+		{
+			n = take_of_key(c, q, now, taken);
+			if (n == 0 && !c->full)
+				continue;
+		}
+		else
+			mq_unlock(q->partition);
 		if (n > 0)
 			sift(c, taken, n, now);
 		if (next == MQ_NEXT_SCAN)
@@ -682,6 +802,8 @@ claim(Claimer *c)
 		else if (n == 0)
 			break;
 		if (c->full && n == 0)
+			break;
+		if (c->ended)
 			break;
 		c->full = false;		/* what was taken may have made room */
 	}
@@ -1017,7 +1139,6 @@ mq_drop_head(MqDef *def, Relation rel, int64 n)
 	MqSettleArgs a = {0};
 	int64	   *ids;
 
-	d.nqueues = 1;
 	d.max = (int) Min(n, PG_INT32_MAX);
 	d.consumer = "";
 	c.d = &d;
@@ -1027,6 +1148,18 @@ mq_drop_head(MqDef *def, Relation rel, int64 n)
 	c.peek = c.drop = true;
 	c.duration = def->policy.lease;
 	claim(&c);
+	if (c.got < d.max && c.ordered)
+	{
+		MqQueue    *q = mq_queue_attach(def, rel);
+		bool		parked = q->nparked_keys > 0;
+
+		/* what waits behind keys that are held is found by a new scan only */
+		if (parked)
+			mq_queue_init_lanes(q);
+		mq_unlock(q->partition);
+		if (parked)
+			claim(&c);
+	}
 	if (c.got == 0)
 		return 0;
 	ids = palloc(sizeof(int64) * c.got);

@@ -26,6 +26,20 @@ invalid(const char *msg)
 }
 
 /*
+ * In an ordered queue ids alone say what comes first: raises 22023 for a
+ * message that asks for another place.
+ */
+void
+mq_require_no_place(MqDef *def, MqPlace place)
+{
+	if (place.priority != 0 || place.timed)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("queue \"%s\" is ordered and takes no priority, delay or deliver_at", def->name),
+				 errhint("Messages of an ordered queue are delivered in the order in which they were enqueued.")));
+}
+
+/*
  * The row's columns, but for its id.  Raises 22023 for what may not be a
  * message.
  */

@@ -35,6 +35,7 @@ typedef struct MqMessage
 } MqMessage;
 
 extern void mq_enqueue_values(const MqEnqueue *e, const MqMessage *m, MqValues *values);
+extern void mq_require_no_place(MqDef *def, MqPlace place);
 extern void mq_check_writable(const char *verb);
 
 #endif							/* MQ_ENQUEUE_H */

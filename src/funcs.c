@@ -176,11 +176,13 @@ arg_enqueue(FunctionCallInfo fcinfo)
 }
 
 static Relation
-open_for_enqueue(const char *queue, MqDef **def)
+open_for_enqueue(const char *queue, const MqEnqueue *e, MqDef **def)
 {
 	Relation	rel = mq_queue_open(queue, RowExclusiveLock, def);
 
 	mq_require(*def, ACL_INSERT);
+	if ((*def)->ordered)
+		mq_require_no_place(*def, (MqPlace) {.priority = e->priority, .timed = e->timed});
 	mq_queue_expect(*def, rel);
 	mq_worker_ensure();
 	return rel;
@@ -209,7 +211,7 @@ mq_sql_enqueue(PG_FUNCTION_ARGS)
 	m.data = PG_GETARG_DATUM(9);
 	m.data_null = PG_ARGISNULL(9);
 
-	rel = open_for_enqueue(queue, &def);
+	rel = open_for_enqueue(queue, &e, &def);
 	mq_enqueue_values(&e, &m, &values);
 	mq_expiry_values(def, e.ttl, &values);
 	if (m.dedup_id_null)
@@ -254,7 +256,7 @@ mq_sql_enqueue_redriven(PG_FUNCTION_ARGS)
 	m.data = PG_GETARG_DATUM(5);
 	m.data_null = PG_ARGISNULL(5);
 
-	rel = open_for_enqueue(queue, &def);
+	rel = open_for_enqueue(queue, &e, &def);
 	mq_enqueue_values(&e, &m, &values);
 	mq_length_reserve(def, rel, 1);
 	inserted = mq_row_insert(def, rel, &values, &id);
@@ -309,7 +311,7 @@ mq_sql_enqueue_batch(PG_FUNCTION_ARGS)
 	same_length(&n, &datas, "datas");
 	n = Max(n, 0);				/* array_agg over no rows is null */
 
-	rel = open_for_enqueue(queue, &def);
+	rel = open_for_enqueue(queue, &e, &def);
 	values = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(MqValues) * (Size) Max(n, 1));
 	ids = palloc(sizeof(int64) * Max(n, 1));
 	inserted = palloc(sizeof(bool) * Max(n, 1));

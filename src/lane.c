@@ -10,6 +10,7 @@
  *	  late		committed (or given back) after the cursor had passed
  *	  blocked	somebody held the row when we looked
  *	  leases	leased, or failed and waiting (lease.c)
+ *	  parked	behind the first row of its key (key.c)
  *	  prepared	in a prepared transaction (outcome.c)
  *
  * Advancing the cursor
@@ -176,6 +177,7 @@ mq_lane_add_range(MqQueue *q, int64 lo, int64 hi, int64 n, ItemPointer tid)
 	MqLane	   *lane = &q->lanes[MQ_LANE_FRESH];
 	int64		cursor = lane->cursor.t == DT_NOBEGIN ? 0 : lane->cursor.id;
 
+	mq_key_late(q, lo);
 	if (hi > cursor)
 	{
 		MqPos		pos = {0, Max(lo, cursor + 1)};
@@ -671,6 +673,8 @@ mq_lane_has_work(MqQueue *q, TimestampTz now)
 {
 	int			late = 0;
 
+	if (mq_key_has_work(q))
+		return true;
 	for (int l = 0; l < MQ_NLANES; l++)
 	{
 		MqLane	   *lane = &q->lanes[l];

@@ -128,6 +128,7 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->write_after = DT_NOBEGIN;
 	l->expires_at = DT_NOEND;
 	l->held = false;
+	mq_key_lease_new(l);
 	dlist_push_tail(&q->leases, &l->node);
 	q->nleases++;
 	return l;
@@ -221,6 +222,7 @@ mq_lease_free(MqLease *l)
 	if (counts_as_failed(l))
 		q->nfailed--;
 	mq_mirror_clear(l - mq_leases);
+	mq_key_lease_free(l);
 	l->state = MQ_LEASE_FREE;
 	l->queue = NULL;
 	l->receipt = 0;

@@ -49,7 +49,7 @@ audit(MqQueue *q, TimestampTz now, TimestampTz steady)
 		return;
 	q->audited = steady;
 	if (!q->n.exact || mq_count_ready(q) == 0 || mq_lane_has_work(q, now) ||
-		q->nblocked > 0 || q->nprepared > 0 || mq_lane_scanning(q))
+		q->nblocked > 0 || q->nprepared > 0 || q->nparked_keys > 0 || mq_lane_scanning(q))
 	{
 		q->audit_sum = -1;
 		return;
@@ -103,11 +103,16 @@ typedef struct Todo
 	TimestampTz next;			/* steady */
 } Todo;
 
-/* By the counters if they can be trusted, else by the lanes. */
+/*
+ * By the counters if they can be trusted, else by the lanes; those alone know
+ * what waits behind its key.
+ */
 static bool
 something_ready(MqQueue *q, TimestampTz now)
 {
-	return q->n.exact ? mq_count_ready(q) > 0 : mq_lane_has_work(q, now);
+	if (q->n.exact && mq_count_ready(q) == 0)
+		return false;
+	return (q->n.exact && !q->ordered) || mq_lane_has_work(q, now);
 }
 
 static Todo

@@ -28,6 +28,10 @@
  * taken off them, as whoever came upon it would do.
  * Only what the stock has no room for is walked anew each time.
  *
+ * In an ordered queue rows that wait behind their key are passed by, with a note
+ * to the key (order.c); the first row of a key that may go on is put back into its
+ * lane beforehand.
+ *
  * The number of rows looked at is bounded, dead ones included: who matches in a
  * long queue sees its first MQ_MATCH_ROWS only.
  */
@@ -35,6 +39,7 @@
 
 #include "clock.h"
 #include "miscadmin.h"
+#include "order.h"
 #include "utils/memutils.h"
 
 #define READ_AHEAD		8		/* scans to fill a lane's stock, at most */
@@ -107,6 +112,17 @@ goes_on(Search *s)
 	return s->n < s->want && s->m->budget > 0;
 }
 
+/* Whether it may be the row's turn, if its queue is ordered. */
+static bool
+is_its_turn(Search *s, const MqRow *row)
+{
+	int64		examined = s->r->examined;
+	bool		may = mq_order_may(s->r, row, s->now);
+
+	s->m->budget -= (int) (s->r->examined - examined);
+	return may;
+}
+
 /* Looks at one row and notes it if it fits.  Whether it is there at all. */
 static bool
 try_row(Search *s, int lane, MqPos pos, int64 id, ItemPointer tid, bool failed)
@@ -125,11 +141,12 @@ try_row(Search *s, int lane, MqPos pos, int64 id, ItemPointer tid, bool failed)
 		if (!failed && row.place.timed && row.place.ready_at > s->now)
 			s->m->next = Min(s->m->next, row.place.ready_at);
 		else if (failed || row.expires_at > s->now)
-			fits = mq_match_fits(s->r, row.tuple, s->m->headers);
+			fits = mq_match_fits(s->r, row.tuple, s->m->headers) &&
+				(failed || (!is_leased(s->r, id) && is_its_turn(s, &row)));
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(s->row_context);
-	if (fits && (failed || !is_leased(s->r, id)))
+	if (fits)
 	{
 		MqFound    *f = &s->found[s->n++];
 

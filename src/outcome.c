@@ -29,6 +29,7 @@
 #include "clock.h"
 #include "expiry.h"
 #include "guc.h"
+#include "order.h"
 #include "storage/procarray.h"
 #include "throttle.h"
 
@@ -89,7 +90,10 @@ settle_commit(MqQueue *q, MqLease *l, MqVerb verb, bool dead, bool row_gone)
 	if (dead)
 		q->n.dead++;
 	if (row_gone)
+	{
 		q->n.rows--;
+		mq_key_row_gone(l);
+	}
 	else
 		mq_count_leased(q, l->ready_at, -1);
 	mq_lease_free(l);
@@ -111,6 +115,7 @@ gone_commit(MqQueue *q, const MqGone *g)
 	}
 	else
 		mq_count_row(q, &g->was, -1);
+	mq_key_gone(q, g->key);
 }
 
 /* Returns 1 if the row can be delivered from now on, 0 if later or never. */
@@ -118,7 +123,10 @@ static int
 move_commit(MqQueue *q, const MqMove *m, TimestampTz now)
 {
 	if (m->is_new)
+	{
 		q->n.enqueued++;
+		mq_key_late(q, m->place.id);
+	}
 	else
 	{
 		MqLease    *l = mq_lease_find(q, m->place.id);
@@ -210,7 +218,7 @@ commit(MqTouch *t, TransactionId xid)
 	}
 	rows = q->n.rows;
 	delayed = q->n.delayed;
-	ready = mq_count_ready(q);
+	ready = q->ordered && !mq_lane_has_work(q, mq_now()) ? 0 : mq_count_ready(q);
 	if (t->moves.n > 0)
 		now = mq_now();
 	if (t->claims.n > 0 || mq_wake_wanted(q))
@@ -268,6 +276,7 @@ commit(MqTouch *t, TransactionId xid)
 		if (mq_expiry_add(q, e->at, e->id, &e->tid))
 			first_event = Min(first_event, mq_expiry_event(q));
 	}
+	nready += mq_key_freed(q);
 	if (mq_count_has(q, GetTopFullTransactionIdIfAny()))
 	{
 		q->n.rows = rows;
@@ -281,6 +290,8 @@ commit(MqTouch *t, TransactionId xid)
 		q->paused = change->paused;
 		q->paused_known = true;
 		mq_throttle_set(q, &change->throttle, true);
+		mq_key_set_ordered(q, change->ordered);
+		q->ordered_known = true;
 		mq_wake_all(q, &wake);
 		nready = mq_count_ready(q);
 	}
@@ -386,6 +397,7 @@ undo(MqTouch *t, SubTransactionId sub)
 			mq_lane_add(q, &t->moves.a[i].was);
 			nready++;
 		}
+	nready += mq_key_freed(q);
 	if (!q->paused)
 		mq_wake_pick(q, Max(nready, q->nblocked > 0), &wake);
 	mq_wake_freed(q, &wake);
@@ -468,6 +480,7 @@ prepare(MqTouch *t, TransactionId xid)
 	{
 		p->paused = t->changes.a[t->changes.n - 1].paused;
 		p->throttle = t->changes.a[t->changes.n - 1].throttle;
+		p->ordered = t->changes.a[t->changes.n - 1].ordered;
 		p->dropped = t->changes.a[t->changes.n - 1].dropped;
 	}
 	p->fresh_lo = p->fresh_hi = p->rows = p->enqueued = 0;
@@ -582,6 +595,8 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 			q->paused = p->paused;
 			q->paused_known = true;
 			mq_throttle_set(q, &p->throttle, true);
+			mq_key_set_ordered(q, p->ordered);
+			q->ordered_known = true;
 		}
 		rows = q->n.rows;
 		if (p->truncate || p->dropped)
@@ -721,6 +736,7 @@ cleanup(SubTransactionId sub)
 {
 	mq_lane_scan_abandon();
 	mq_expiry_abandon(sub);
+	mq_order_abandon();
 	mq_wait_leave();
 }
 

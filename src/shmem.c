@@ -11,6 +11,8 @@
  *				relation).  Holds lanes, lists, counters, waiters.
  *	  MqLease	one for each message in flight or waiting in memory for its
  *				retry, in a hash table that is divided among the partitions.
+ *	  MqKey		one for each key of an ordered queue with something to
+ *				remember, in a hash table like that of the leases; see key.c.
  *	  MqWaiter	some for each process, indexed by its process number.
  *	  MqAnnounced one for each process about to commit; see announce.c.
  *	  MqDatabase one for each database seen, for the launcher.
@@ -21,7 +23,7 @@
  *						leases, buckets, counters, waiters.  Exclusive, the
  *						sections being short; shared only to see that a queue is
  *						empty.  Never two at once.
- *	  3. spinlocks		free leases, free prepared records; a condition
+ *	  3. spinlocks		free leases and keys, free prepared records; a condition
  *						variable's own.
  *	Under a partition lock nothing is allocated, no catalog is read, no buffer
  *	is touched and nothing raises an error, because commit and abort callbacks
@@ -53,6 +55,7 @@ MqShared   *mq_shared = NULL;
 MqQueue    *mq_queues;
 MqLease    *mq_leases;
 MqLease   **mq_buckets;
+MqKey	  **mq_key_buckets;
 MqWaiter   *mq_waiters;
 MqAnnounced *mq_announced;
 pg_atomic_uint32 *mq_announced_xids;
@@ -87,6 +90,8 @@ shared_size(void)
 	size = add_size(size, MAXALIGN(mul_size(mq_max_queues, sizeof(MqQueue))));
 	size = add_size(size, MAXALIGN(mul_size(mq_max_in_flight, sizeof(MqLease))));
 	size = add_size(size, MAXALIGN(mul_size(mul_size(buckets_per_partition(), MQ_PARTITIONS), sizeof(MqLease *))));
+	size = add_size(size, MAXALIGN(mul_size(mq_max_in_flight, sizeof(MqKey))));
+	size = add_size(size, MAXALIGN(mul_size(mul_size(buckets_per_partition(), MQ_PARTITIONS), sizeof(MqKey *))));
 	size = add_size(size, MAXALIGN(mul_size(n_waiters() * MQ_WAIT_QUEUES, sizeof(MqWaiter))));
 	size = add_size(size, MAXALIGN(mul_size(n_waiters(), sizeof(MqAnnounced))));
 	size = add_size(size, MAXALIGN(mul_size(n_waiters(), sizeof(pg_atomic_uint32))));
@@ -108,6 +113,7 @@ startup(void)
 {
 	bool		found;
 	char	   *p;
+	MqKey	   *keys;
 
 	if (prev_startup)
 		prev_startup();
@@ -122,6 +128,10 @@ startup(void)
 	p += MAXALIGN(mq_max_in_flight * sizeof(MqLease));
 	mq_buckets = (MqLease **) p;
 	p += MAXALIGN((Size) buckets_per_partition() * MQ_PARTITIONS * sizeof(MqLease *));
+	keys = (MqKey *) p;
+	p += MAXALIGN(mq_max_in_flight * sizeof(MqKey));
+	mq_key_buckets = (MqKey **) p;
+	p += MAXALIGN((Size) buckets_per_partition() * MQ_PARTITIONS * sizeof(MqKey *));
 	mq_waiters = (MqWaiter *) p;
 	p += MAXALIGN(n_waiters() * MQ_WAIT_QUEUES * sizeof(MqWaiter));
 	mq_announced = (MqAnnounced *) p;
@@ -162,6 +172,14 @@ startup(void)
 			mq_shared->free_leases = &mq_leases[i];
 		}
 		mq_shared->nfree = mq_max_in_flight;
+		for (int i = mq_max_in_flight - 1; i >= 0; i--)
+		{
+			keys[i].next = mq_shared->free_keys;
+			mq_shared->free_keys = &keys[i];
+		}
+		mq_shared->nfree_keys = mq_max_in_flight;
+		if (!pg_strong_random(&mq_shared->key_seed, sizeof(mq_shared->key_seed)))
+			mq_shared->key_seed = (uint64) mq_now();
 		for (int i = 0; i < n_waiters(); i++)
 		{
 			SpinLockInit(&mq_announced[i].lock);
@@ -285,11 +303,52 @@ mq_queue_init_lanes(MqQueue *q)
 	q->expiry_low = DT_NOEND;
 	q->expiry_resets++;
 	q->nexpired = 0;
+	q->keys_recheck = q->keys_rebase = true;
+}
+
+/* Forgets a key, whatever it knows. */
+void
+mq_key_free(MqKey *e)
+{
+	MqQueue    *q = e->queue;
+	MqKey	  **p = &mq_key_buckets[(Size) q->partition * (mq_bucket_mask + 1) +
+								   ((uint32) e->hash & mq_bucket_mask)];
+
+	while (*p != e)
+		p = &(*p)->next;
+	*p = e->next;
+	dlist_delete(&e->node);
+	if (e->parked)
+		q->nparked_keys--;
+	SpinLockAcquire(&mq_shared->free_lock);
+	for (MqKey *rest = e->more; rest;)
+	{
+		MqKey	   *more = ((MqKeyRest *) rest)->more;
+
+		rest->next = mq_shared->free_keys;
+		mq_shared->free_keys = rest;
+		mq_shared->nfree_keys++;
+		rest = more;
+	}
+	e->next = mq_shared->free_keys;
+	mq_shared->free_keys = e;
+	mq_shared->nfree_keys++;
+	SpinLockRelease(&mq_shared->free_lock);
+}
+
+/* Forgets all keys of a queue; no lease points to one. */
+void
+mq_keys_free_all(MqQueue *q)
+{
+	for (int s = 0; s < MQ_KEY_STATES; s++)
+		while (!dlist_is_empty(&q->keys[s]))
+			mq_key_free(dlist_head_element(MqKey, node, &q->keys[s]));
 }
 
 static void
 free_slot(MqQueue *q)
 {
+	mq_keys_free_all(q);
 	dlist_delete(&q->node);
 	q->used = false;
 	q->dboid = q->relid = InvalidOid;
@@ -388,6 +447,8 @@ mq_queue_create(Oid dboid, Oid relid, bool *created)
 		mq_queue_init_lanes(q);
 		q->expirer = -1;
 		q->expired_upto = DT_NOBEGIN;
+		for (int s = 0; s < MQ_KEY_STATES; s++)
+			dlist_init(&q->keys[s]);
 		dlist_init(&q->leases);
 		dlist_init(&q->failed);
 		dlist_init(&q->prepared);

@@ -116,6 +116,7 @@ typedef struct MqPrepared
 	bool		truncate;		/* ... and drop leases and counts if it commits */
 	bool		changed;		/* the definition: what follows if it commits */
 	bool		paused;
+	bool		ordered;
 	bool		dropped;
 	MqThrottle	throttle;
 	int64		fresh_lo;		/* its fresh rows, 0 = none */
@@ -143,6 +144,66 @@ typedef enum MqLeaseState
 	MQ_LEASE_SETTLING,
 	MQ_LEASE_FAILED
 } MqLeaseState;
+
+/*
+ * An ordered queue's key that has something to remember.  See key.c.
+ */
+typedef enum MqKeyState
+{
+	MQ_KEY_IDLE,				/* nothing waits; kept for its base */
+	MQ_KEY_READY,				/* a claimer shall look for its first row */
+	MQ_KEY_BUSY,				/* one is looking */
+	MQ_KEY_WAIT,				/* its first row is in a list or lane, or will be
+								 * when its time comes or its holder ends */
+	MQ_KEY_HELD,				/* a row of it is leased */
+	MQ_KEY_STATES
+} MqKeyState;
+
+#define MQ_KEY_TEXT		40		/* longer keys take several entries */
+
+typedef struct MqKey
+{
+	uint64		hash;			/* of the text */
+	struct MqQueue *queue;
+	struct MqKey *next;			/* in its bucket, or in the free list */
+	struct MqKey *more;			/* the rest of the text, each an MqKeyRest */
+	dlist_node	node;			/* in queue->keys[state] */
+	int64		base;			/* no row of it is there below this id, but for
+								 * commits after seq (queue->key_floors) */
+	uint64		seq;			/* queue->key_seq when base was found */
+	int64		walk_low;		/* least id parked since the last walk began */
+	int			nleases;		/* leases that hold it; more than one only if
+								 * they are from before the queue was ordered */
+	int			walker;			/* BUSY: process number; else -1 */
+	uint16		len;
+	uint8		state;			/* MqKeyState */
+	bool		parked;			/* rows of it may be in no list and no lane: a
+								 * walk from base finds them */
+	bool		changed;		/* something happened to it while BUSY */
+	char		text[MQ_KEY_TEXT];
+} MqKey;
+
+typedef struct MqKeyRest
+{
+	struct MqKey *more;
+	char		text[sizeof(MqKey) - sizeof(struct MqKey *)];
+} MqKeyRest;
+
+/* Commits after the seq before the entry's brought ids from lo on. */
+#define MQ_KEY_FLOORS	32
+typedef struct MqKeyFloor
+{
+	uint64		seq;
+	int64		lo;
+} MqKeyFloor;
+
+/* What a lease knows of its message's key. */
+typedef enum MqKeyKnown
+{
+	MQ_KEY_UNKNOWN,				/* nothing: taken unordered, or restored */
+	MQ_KEY_PENDING,				/* its claimer is about to find out */
+	MQ_KEY_KNOWN				/* MqLease.key; NULL: it has none */
+} MqKeyKnown;
 
 typedef struct MqLease
 {
@@ -174,6 +235,8 @@ typedef struct MqLease
 	bool		unwritten;		/* attempts is more than the row says */
 	bool		held;			/* counted in queue->nheld */
 	bool		timed;			/* timer is in one of the heaps */
+	uint8		key_known;		/* MqKeyKnown */
+	MqKey	   *key;			/* of an ordered queue's message */
 	int			holder;			/* process number of the consumer's session */
 	int			pid;			/* its process id */
 	int			settler;		/* OPEN, SETTLING: process number of the open
@@ -234,6 +297,8 @@ typedef struct MqQueue
 								 * server started */
 	bool		paused;
 	bool		paused_known;	/* a commit has said so; the catalog may lag */
+	bool		ordered;
+	bool		ordered_known;	/* a commit has said so, like paused_known */
 	TimestampTz last_used;
 	MqPolicy	policy;
 
@@ -244,6 +309,17 @@ typedef struct MqQueue
 	int			watcher;		/* process number + 1 of the waiter who sleeps until
 								 * the next token only; 0: nobody */
 	double		bucket_full;	/* when the tokens are complete; steady */
+
+	dlist_head	keys[MQ_KEY_STATES];	/* MqKey by state */
+	int			nparked_keys;	/* keys with parked rows */
+	int			nkey_unknown;	/* leases whose key is unknown */
+	int			keys_freed;		/* became READY, nobody woken for them yet */
+	bool		keys_recheck;	/* keys that WAIT may do so for nothing */
+	bool		keys_rebase;	/* rows may be below any key's base */
+	int64		key_high;		/* no key's base is above this + 1 */
+	uint64		key_seq;		/* counts the floors there ever were */
+	int			nkey_floors;
+	MqKeyFloor	key_floors[MQ_KEY_FLOORS];	/* ascending by seq and by lo */
 
 	MqLane		lanes[MQ_NLANES];
 	MqStock		stock_fresh[MQ_STOCK_FRESH];
@@ -378,6 +454,9 @@ typedef struct MqShared
 	slock_t		free_lock;		/* the free leases */
 	MqLease    *free_leases;
 	int			nfree;
+	MqKey	   *free_keys;		/* under free_lock, too */
+	int			nfree_keys;
+	uint64		key_seed;		/* random: nobody can make keys collide */
 
 	dlist_head	free_queues;	/* registry */
 	dlist_head	partition[MQ_PARTITIONS];	/* queues; partition's lock */
@@ -407,6 +486,7 @@ extern MqWaiter *mq_waiters;	/* MQ_WAIT_QUEUES by process number */
 extern MqAnnounced *mq_announced;	/* by process number */
 extern pg_atomic_uint32 *mq_announced_xids;
 extern uint32 mq_bucket_mask;	/* within one partition */
+extern MqKey **mq_key_buckets;	/* as many as mq_buckets */
 
 extern void mq_shmem_init(void);
 extern void mq_require_preload(void);
@@ -423,6 +503,8 @@ extern void mq_queue_init_lanes(MqQueue *q);
 extern bool mq_queue_await(MqQueue *q, TransactionId xid);
 extern MqPrepared *mq_prepared_new(void);
 extern void mq_prepared_free(MqPrepared *p);
+extern void mq_key_free(MqKey *e);
+extern void mq_keys_free_all(MqQueue *q);
 
 extern int64 mq_next_receipt(void);
 

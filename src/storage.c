@@ -121,6 +121,42 @@ mq_tuple_place(MqDef *def, TupleDesc desc, HeapTuple tuple)
 	return p;
 }
 
+/*
+ * The row's key, NULL if it has none; not with a buffer locked.  One that is
+ * longer than keys may be, its owner having dropped the CHECK, is none.
+ */
+text *
+mq_tuple_key(MqDef *def, TupleDesc desc, HeapTuple tuple)
+{
+	bool		isnull;
+	Datum		d = heap_getattr(tuple, def->att[MQ_COL_KEY], desc, &isnull);
+	text	   *key = isnull ? NULL : DatumGetTextPP(d);
+
+	return key && VARSIZE_ANY_EXHDR(key) <= MQ_TEXT_KEY_MAX ? key : NULL;
+}
+
+/* The same as MqGone wants it. */
+uint64
+mq_tuple_key_hash(MqDef *def, TupleDesc desc, HeapTuple tuple)
+{
+	text	   *key = mq_tuple_key(def, desc, tuple);
+
+	return key ? mq_key_hash(VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key)) : MQ_KEY_HASH_NONE;
+}
+
+/* Whether two rows have the same key, or both none. */
+bool
+mq_same_key(MqDef *def, TupleDesc desc, HeapTuple a, HeapTuple b)
+{
+	text	   *ka = mq_tuple_key(def, desc, a);
+	text	   *kb = mq_tuple_key(def, desc, b);
+
+	if (ka == NULL || kb == NULL)
+		return ka == kb;
+	return VARSIZE_ANY_EXHDR(ka) == VARSIZE_ANY_EXHDR(kb) &&
+		memcmp(VARDATA_ANY(ka), VARDATA_ANY(kb), VARSIZE_ANY_EXHDR(ka)) == 0;
+}
+
 static bool
 is_own_row(HeapTupleHeader header)
 {
@@ -263,7 +299,8 @@ chain_visible(MqReader *r, ItemPointer tid, Snapshot snapshot, HeapTuple tuple,
 		if (TransactionIdIsValid(prev_xmax) &&
 			!TransactionIdEquals(prev_xmax, HeapTupleHeaderGetXmin(tuple->t_data)))
 			break;
-		r->examined++;
+		if (TransactionIdIsValid(prev_xmax))
+			r->examined++;		/* the first counts with its index entry */
 		if (HeapTupleSatisfiesVisibility(tuple, snapshot, r->buffer))
 		{
 			*all_dead = false;
@@ -440,6 +477,129 @@ mq_row_look(MqReader *r, int64 id, ItemPointer tid, MqRow *row, MqHolder *holder
 	}
 	LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
 	return look;
+}
+
+/*
+ * The key of message id, whoever holds it: *key is NULL if it has none.  False
+ * if the row is gone.
+ */
+bool
+mq_row_key(MqReader *r, int64 id, ItemPointer tid, text **key)
+{
+	HeapTupleData tuple;
+	HeapTuple	copy;
+
+	if (!at_tid(r, id, tid, &tuple) && !by_key(r, id, &tuple))
+		return false;
+	copy = heap_copytuple(&tuple);
+	LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
+	*key = mq_tuple_key(r->def, RelationGetDescr(r->rel), copy);
+	if (*key)
+		*key = cstring_to_text_with_len(VARDATA_ANY(*key), VARSIZE_ANY_EXHDR(*key));
+	heap_freetuple(copy);
+	return true;
+}
+
+/* What a walk of a key makes of a version that its snapshot sees. */
+static MqLook
+judge_for_key(HeapTuple tuple, Buffer buffer, MqHolder *holder)
+{
+	HeapTupleHeader h = tuple->t_data;
+
+	/* our own new version of a row that others still see as it was */
+	if (is_own_row(h) && (h->t_infomask & HEAP_UPDATED))
+	{
+		holder->xid = HeapTupleHeaderGetRawXmin(h);
+		holder->multi = false;
+		return MQ_LOOK_HELD;
+	}
+	return judge(tuple, buffer, holder);
+}
+
+/*
+ * The first row of a key, from id `from` on, that is there: committed, not
+ * expired at `now`, be it free (MQ_LOOK_OK) or held by a transaction
+ * (MQ_LOOK_HELD).  At id `stop` the walk ends without a look, that row being the
+ * caller's own (0: there is none).  False if there is none.  Waits for nobody;
+ * takes the latest snapshot.
+ */
+bool
+mq_row_first_of_key(MqReader *r, const char *key, int len, int64 from,
+					int64 stop, TimestampTz now, MqSeen *seen)
+{
+	Relation	index = index_open(r->def->index[MQ_INDEX_KEY], AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(r->rel);
+	text	   *t = cstring_to_text_with_len(key, len);
+	bool		found = false;
+	bool		again;
+
+	do
+	{
+		Snapshot	snapshot = latest_snapshot();
+		IndexScanDesc scan;
+		ScanKeyData keys[2];
+		ItemPointer tid;
+
+		again = false;
+		ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid,
+							   index->rd_indcollation[0], F_TEXTEQ, PointerGetDatum(t));
+		ScanKeyInit(&keys[1], 2, BTGreaterEqualStrategyNumber, F_INT8GE, Int64GetDatum(from));
+		scan = mq_compat_index_beginscan(r->rel, index, SnapshotAny, 2);
+		scan->xs_want_itup = true;
+		index_rescan(scan, keys, 2, NULL, 0);
+		while (!found && !again && (tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
+		{
+			HeapTupleData tuple;
+			HeapTuple	copy;
+			MqRow		row;
+			text	   *k;
+			bool		isnull;
+			bool		all_dead;
+			int64		id = DatumGetInt64(index_getattr(scan->xs_itup, 2, scan->xs_itupdesc, &isnull));
+
+			CHECK_FOR_INTERRUPTS();
+			if (id == stop)
+			{
+				seen->place.id = id;
+				seen->look = MQ_LOOK_OK;
+				found = true;
+				break;
+			}
+			r->examined++;
+			if (!chain_visible(r, tid, snapshot, &tuple, &all_dead))
+			{
+				if (all_dead && !RecoveryInProgress())
+					scan->kill_prior_tuple = true;
+				continue;
+			}
+			seen->look = judge_for_key(&tuple, r->buffer, &seen->holder);
+			if (seen->look == MQ_LOOK_GONE)
+			{
+				/* written since the snapshot: what is there now?  Or our own */
+				again = !is_own_row(tuple.t_data);
+				from = id;
+				LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
+				continue;
+			}
+			copy = heap_copytuple(&tuple);
+			LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
+			read_row(r, copy, &row);
+			k = mq_tuple_key(r->def, desc, copy);
+
+			/* an entry of an older version may lead to a row of another key */
+			found = row.expires_at > now && k != NULL && VARSIZE_ANY_EXHDR(k) == (Size) len &&
+				memcmp(VARDATA_ANY(k), key, len) == 0;
+			seen->place = row.place;
+			heap_freetuple(copy);
+		}
+		index_endscan(scan);
+		UnregisterSnapshot(snapshot);
+	} while (again);
+	index_close(index, AccessShareLock);
+	pfree(t);
+	if (found)
+		seen->pos = mq_place_pos(&seen->place);
+	return found;
 }
 
 /* (Re)starts the index scan for the phase. */

@@ -22,7 +22,8 @@ typedef struct MqReader
 	Relation	rel;
 	BlockNumber nblocks;		/* InvalidBlockNumber: not asked yet */
 	Buffer		buffer;
-	int64		examined;		/* index entries and rows looked at */
+	int64		examined;		/* rows looked at, an index entry and what it
+								 * leads to being one */
 } MqReader;
 
 /* A row as a look found it; tuple is a copy in the caller's memory context. */
@@ -98,6 +99,10 @@ extern MqLook mq_row_look(MqReader *r, int64 id, ItemPointer tid, MqRow *row,
 						  MqHolder *holder);
 extern bool mq_holder_ended(TransactionId xid, bool multi);
 
+extern bool mq_row_key(MqReader *r, int64 id, ItemPointer tid, text **key);
+extern bool mq_row_first_of_key(MqReader *r, const char *key, int len, int64 from,
+								int64 stop, TimestampTz now, MqSeen *seen);
+
 extern void mq_scan_begin(MqScan *s, MqReader *r, int lane, MqPos from, int64 hi);
 extern bool mq_scan_next(MqScan *s, MqSeen *seen);
 extern void mq_scan_end(MqScan *s);
@@ -118,6 +123,9 @@ extern bool mq_row_fail(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 						TimestampTz ready_at, const char *error);
 extern void mq_row_values(MqReader *r, HeapTuple tuple, MqValues *values);
 extern MqPlace mq_tuple_place(MqDef *def, TupleDesc desc, HeapTuple tuple);
+extern text *mq_tuple_key(MqDef *def, TupleDesc desc, HeapTuple tuple);
+extern uint64 mq_tuple_key_hash(MqDef *def, TupleDesc desc, HeapTuple tuple);
+extern bool mq_same_key(MqDef *def, TupleDesc desc, HeapTuple a, HeapTuple b);
 extern int64 mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed,
 							  Snapshot snapshot, bool (*skip) (MqReader *r, int64 id),
 							  const TransactionId *xids, int nxids,

@@ -223,6 +223,8 @@ move(MqDef *def, MqReader *r, Candidate *items, int n, TimestampTz upto)
 				break;
 			case MQ_TAKEN:
 				mq_xact_note_gone(t, &row.place, true);
+				if (def->ordered)
+					mq_xact_gone_key(t, mq_tuple_key_hash(def, RelationGetDescr(r->rel), row.tuple));
 				item->gone = t->gone.n;
 				bytes += column_size(&values[ntaken], MQ_COL_BODY) +
 					column_size(&values[ntaken], MQ_COL_DATA) +

@@ -102,6 +102,10 @@ mq_sql_queue_before(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("the id of a message cannot be changed")));
 		refuse_other_dedup_id(def, desc, data->tg_trigtuple, tuple);
+		if (def->ordered && !mq_same_key(def, desc, data->tg_trigtuple, tuple))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the key of a message cannot be changed in an ordered queue")));
 	}
 	else if (mq_own_insert != def->relid)
 	{
@@ -111,6 +115,8 @@ mq_sql_queue_before(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("dedup_id cannot be given in a plain INSERT"),
 					 errhint("Use mq.enqueue.")));
+		if (def->ordered)
+			mq_require_no_place(def, mq_tuple_place(def, desc, tuple));
 		tuple = mq_expiry_tuple(def, desc, tuple);
 		mq_length_reserve(def, data->tg_relation, 1);
 	}
@@ -157,7 +163,11 @@ mq_sql_queue_after(PG_FUNCTION_ARGS)
 	}
 	else if (TRIGGER_FIRED_BY_DELETE(data->tg_event) &&
 			 !(mq_own_delete.relid == def->relid && mq_own_delete.id == place.id))
+	{
 		mq_xact_note_gone(t, &place, false);
+		if (def->ordered)
+			mq_xact_gone_key(t, mq_tuple_key_hash(def, desc, data->tg_trigtuple));
+	}
 	return PointerGetDatum(NULL);
 }
 
@@ -205,6 +215,7 @@ mq_sql_queue_changed(PG_FUNCTION_ARGS)
 		c->dropped = !update;
 		c->paused = DatumGetBool(heap_getattr(tuple, get_attnum(self, "paused"), desc, &isnull));
 		c->throttle = mq_throttle_columns(tuple, desc, self);
+		c->ordered = DatumGetBool(heap_getattr(tuple, get_attnum(self, "ordered"), desc, &isnull));
 
 		/* the commit shall find the slot: a cache may lag behind the catalog */
 		if (update && (q = mq_queue_create(MyDatabaseId, relid, &created)) != NULL)

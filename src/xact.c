@@ -142,7 +142,15 @@ mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead)
 	g->was = *was;
 	g->dead = dead;
 	g->expires_at = DT_NOEND;
+	g->key = MQ_KEY_HASH_ANY;
 	g->sub = GetCurrentSubTransactionId();
+}
+
+/* Says which key the row noted last as gone had. */
+void
+mq_xact_gone_key(MqTouch *t, uint64 key)
+{
+	t->gone.a[t->gone.n - 1].key = key;
 }
 
 /*

@@ -6,7 +6,7 @@
 #ifndef MQ_XACT_H
 #define MQ_XACT_H
 
-#include "shmem.h"
+#include "key.h"
 
 #include "access/xact.h"
 
@@ -36,6 +36,8 @@ typedef struct MqGone
 	bool		dead;			/* it went to the dead letters */
 	TimestampTz expires_at;		/* ... because of this, and the expiry position
 								 * has passed it; else DT_NOEND */
+	uint64		key;			/* hash of its key; MQ_KEY_HASH_NONE: it has none,
+								 * MQ_KEY_HASH_ANY: not known */
 	SubTransactionId sub;
 } MqGone;
 
@@ -83,6 +85,7 @@ typedef struct MqReserve
 typedef struct MqChange
 {
 	bool		paused;
+	bool		ordered;
 	bool		dropped;
 	MqThrottle	throttle;
 	SubTransactionId sub;
@@ -138,6 +141,7 @@ extern void mq_xact_note_new(MqTouch *t, const MqPlace *place);
 extern void mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *place);
 extern void mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead);
 extern void mq_xact_note_expires(MqTouch *t, TimestampTz at, int64 id, ItemPointer tid);
+extern void mq_xact_gone_key(MqTouch *t, uint64 key);
 extern void mq_xact_want_end(void);
 /* Called once at this transaction's end; a prepared one is not committed. */
 typedef void (*MqXactCallback) (bool committed);

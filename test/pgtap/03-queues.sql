@@ -98,7 +98,7 @@ INSERT INTO bad VALUES ($$lease => '-1 s'$$), ($$max_attempts => -1$$), ($$backo
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''qbad'', %s)', options)), '22023', options) FROM bad;
 -- Not built yet: refused, never accepted and ignored.
 CREATE TEMP TABLE later (options text);
-INSERT INTO later VALUES ($$ordered => true$$),
+INSERT INTO later VALUES
     ($$dead_letter_exchange => 'x'$$), ($$dead_letter_key => 'x'$$);
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''qbad'', %s)', options)), '0A000', 'create_queue: not yet ' || options) FROM later;
 SELECT is(pg_temp.state(format('SELECT mq.alter_queue(''qd'', %s)', options)), '0A000', 'alter_queue: not yet ' || options) FROM later;
