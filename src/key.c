@@ -26,6 +26,10 @@
  * HELD at once, by that row, then walks from base up to the row.  If it finds
  * another first, that one's turn it is: the row is parked and the key READY.
  *
+ * A search by match (match.c) passes by a row whose turn it is not and leaves it
+ * where it stands; mq_key_passed has the key treat it as parked, so that the
+ * search hears of its turn.  A row that is both is met twice, which is no harm.
+ *
  * No parked row is lost.  Parked rows are rows of an entry with `parked` set
  * and with ids not below its base.  Whatever ends the hold (mq_key_lease_free,
  * which every end of a lease comes through) makes such an entry READY, and only
