@@ -309,6 +309,7 @@ recount(MqDef *def, Relation rel)
 			!mq_count_seen_by(q, snapshot, xmax);
 		memcpy(log, mq_shared->recount_log, sizeof(MqRecountDelta) * nlog);
 		q->n.recounting = false;
+		q->n.exact = !overflow; /* who says otherwise from here on is right */
 		rows_then = q->n.rows;
 		delayed_then = q->n.delayed;
 		mq_unlock(partition);
@@ -322,7 +323,6 @@ recount(MqDef *def, Relation rel)
 		q->n.rows += rows - rows_then;
 		q->n.delayed += delayed - delayed_then;
 		q->n.count_next = DT_NOBEGIN;
-		q->n.exact = !overflow;
 		mq_unlock(partition);
 		UnregisterSnapshot(snapshot);
 	}

@@ -244,10 +244,14 @@ restore_lease(const FileLease *fl, int64 later)
 	l->pid = fl->lease.pid;
 	l->settler = -1;
 	l->xid = fl->lease.xid;
+	l->gone_xid = fl->lease.gone_xid;
+	l->dead = fl->lease.dead;
 	strlcpy(l->consumer, fl->lease.consumer, NAMEDATALEN);
 	l->state = fl->lease.state;
 	if (TransactionIdIsValid(l->xid))
 		mq_queue_await(q, l->xid);
+	if (TransactionIdIsValid(l->gone_xid))
+		mq_queue_await(q, l->gone_xid);
 	if (l->state == MQ_LEASE_FAILED ||
 		(l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_FAILED))
 	{
