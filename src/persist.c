@@ -340,8 +340,13 @@ load(FILE *f)
 
 	/* after a reboot the steady clock is another: the wall clock must do */
 	read_boot(boot, sizeof(boot));
-	later = boot[0] && strcmp(boot, header.boot) == 0 ? 0 :
-		header.wall_ahead - mq_wall_of(0);
+	if (boot[0] && strcmp(boot, header.boot) == 0)
+	{
+		later = 0;
+		mq_clock_remember(header.wall_ahead);
+	}
+	else
+		later = header.wall_ahead - mq_wall_of(0);
 
 	pg_atomic_write_u64(&mq_shared->last_receipt, (uint64) header.last_receipt);
 	for (int i = 0; i < header.nqueues; i++)
@@ -415,6 +420,13 @@ startup(void)
 	/* kept, should this start fail: once it has not, the checkpoint is another */
 	if (!ours)
 		unlink(FILE_NAME);
+}
+
+/* The server has started: what was saved is of no use any more. */
+void
+mq_persist_forget(void)
+{
+	unlink(FILE_NAME);
 }
 
 /* Installs the hook, behind that of shmem.c. */

@@ -37,6 +37,7 @@
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "guc.h"
+#include "persist.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -494,6 +495,7 @@ mq_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	MemoryContextSwitchTo(TopMemoryContext);
 
+	mq_persist_forget();
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	mq_shared->launcher = MqMyProcNumber();
 
