@@ -39,6 +39,8 @@ mq_steady(void)
 	return (TimestampTz) t.tv_sec * USECS_PER_SEC + t.tv_nsec / 1000;
 }
 
+static int64 remembered = 0;
+
 /*
  * How far the wall clock is ahead of the steady one.  Remembered, and from the
  * postmaster inherited, until it is wrong by more than MAX_SKEW: a deadline
@@ -47,7 +49,6 @@ mq_steady(void)
 static int64
 wall_ahead(void)
 {
-	static int64 remembered = 0;
 	int64		ahead = mq_now() - mq_steady();
 
 	if (ahead > remembered + MAX_SKEW || ahead < remembered - MAX_SKEW)
@@ -55,10 +56,14 @@ wall_ahead(void)
 	return remembered;
 }
 
-/* Makes the processes to come agree on that; called in the postmaster. */
+/*
+ * Makes the processes to come agree on that; called in the postmaster.  ahead
+ * is what was remembered before, 0 if nothing was.
+ */
 void
-mq_clock_init(void)
+mq_clock_remember(int64 ahead)
 {
+	remembered = ahead;
 	(void) wall_ahead();
 }
 

@@ -10,7 +10,7 @@
 
 #include "utils/timestamp.h"
 
-extern void mq_clock_init(void);
+extern void mq_clock_remember(int64 ahead);
 extern TimestampTz mq_now(void);
 extern TimestampTz mq_steady(void);
 extern TimestampTz mq_steady_of(TimestampTz wall);

@@ -436,8 +436,14 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			continue;
 		}
 
-		/* or, after a crash, the row knows of the failure and when to try again */
-		if (!t->from_failed ? row.place.timed && row.place.ready_at > now :
+		/*
+		 * Its time has not come, or an UPDATE has moved it to where others may
+		 * come before it; or, after a crash, the row knows of the failure and
+		 * when to try again.
+		 */
+		if (!t->from_failed ? (row.place.timed && row.place.ready_at > now) ||
+			mq_place_lane(&row.place) != t->lane ||
+			(row.place.timed && row.place.ready_at != t->pos.t) :
 			row.attempts >= t->attempts)
 		{
 			t->look = MQ_LOOK_GONE;

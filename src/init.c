@@ -26,7 +26,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	mq_guc_init();
-	mq_clock_init();
+	mq_clock_remember(0);
 	mq_shmem_init();
 	mq_dedup_init();
 	mq_persist_init();

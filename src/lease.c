@@ -123,7 +123,8 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->state = MQ_LEASE_OPEN;
 	l->timed = false;
 	l->unwritten = false;
-	l->xid = InvalidTransactionId;
+	l->xid = l->gone_xid = InvalidTransactionId;
+	l->dead = false;
 	l->reason = MQ_REASON_NONE;
 	l->write_after = DT_NOBEGIN;
 	l->expires_at = DT_NOEND;

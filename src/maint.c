@@ -353,6 +353,8 @@ mq_maint_recount(MqDef *def, Relation rel)
 			!mq_count_seen_by(q, snapshot, xmax);
 		memcpy(log, mq_shared->recount_log, sizeof(MqRecountDelta) * nlog);
 		q->n.recounting = false;
+		/* who says otherwise from here on is right */
+		q->n.exact = q->n.rows_exact = !overflow;
 		rows_then = q->n.rows;
 		delayed_then = q->n.delayed;
 		mq_unlock(partition);
@@ -366,7 +368,6 @@ mq_maint_recount(MqDef *def, Relation rel)
 		q->n.rows += rows - rows_then;
 		q->n.delayed += delayed - delayed_then;
 		q->n.count_next = DT_NOBEGIN;
-		q->n.exact = q->n.rows_exact = !overflow;
 		dlist_foreach(iter, &q->prepared)
 		{
 			MqPrepared *p = dlist_container(MqPrepared, node, iter.cur);

@@ -517,6 +517,7 @@ prepare(MqTouch *t, TransactionId xid)
 				p->rows--;
 			s->lease->xid = xid;
 			s->lease->settler = -1;
+			s->lease->dead = s->dead;
 		}
 	}
 	for (int i = 0; i < t->claims.n; i++)
@@ -532,6 +533,13 @@ prepare(MqTouch *t, TransactionId xid)
 	}
 	for (int i = 0; i < t->reserves.n; i++)
 		p->reserved += t->reserves.a[i].n;
+	for (int i = 0; i < t->gone.n; i++)
+	{
+		MqLease    *l = mq_lease_find(q, t->gone.a[i].was.id);
+
+		if (l)
+			l->gone_xid = xid;
+	}
 	/* from here on its end is awaited */
 	p->xid = xid;
 	mq_unlock(partition);
@@ -551,6 +559,15 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 		{
 			MqLease    *l = dlist_container(MqLease, node, iter.cur);
 
+			if (l->gone_xid == p->xid && TransactionIdIsValid(p->xid))
+			{
+				l->gone_xid = InvalidTransactionId;
+				if (committed)
+				{
+					mq_lease_free(l);
+					continue;
+				}
+			}
 			if (l->xid != p->xid || !TransactionIdIsValid(l->xid))
 				continue;
 			l->xid = InvalidTransactionId;
@@ -567,6 +584,8 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 							q->n.acked++;
 						else if (l->verb != MQ_DROP)
 							q->n.nacked++;
+						if (l->dead)
+							q->n.dead++;
 						mq_lease_free(l);
 					}
 					nready++;

@@ -244,10 +244,14 @@ restore_lease(const FileLease *fl, int64 later)
 	l->pid = fl->lease.pid;
 	l->settler = -1;
 	l->xid = fl->lease.xid;
+	l->gone_xid = fl->lease.gone_xid;
+	l->dead = fl->lease.dead;
 	strlcpy(l->consumer, fl->lease.consumer, NAMEDATALEN);
 	l->state = fl->lease.state;
 	if (TransactionIdIsValid(l->xid))
 		mq_queue_await(q, l->xid);
+	if (TransactionIdIsValid(l->gone_xid))
+		mq_queue_await(q, l->gone_xid);
 	if (l->state == MQ_LEASE_FAILED ||
 		(l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_FAILED))
 	{
@@ -337,8 +341,13 @@ load(FILE *f)
 
 	/* after a reboot the steady clock is another: the wall clock must do */
 	read_boot(boot, sizeof(boot));
-	later = boot[0] && strcmp(boot, header.boot) == 0 ? 0 :
-		header.wall_ahead - mq_wall_of(0);
+	if (boot[0] && strcmp(boot, header.boot) == 0)
+	{
+		later = 0;
+		mq_clock_remember(header.wall_ahead);
+	}
+	else
+		later = header.wall_ahead - mq_wall_of(0);
 
 	pg_atomic_write_u64(&mq_shared->last_receipt, (uint64) header.last_receipt);
 	for (int i = 0; i < header.nqueues; i++)
@@ -412,6 +421,13 @@ startup(void)
 	/* kept, should this start fail: once it has not, the checkpoint is another */
 	if (!ours)
 		unlink(FILE_NAME);
+}
+
+/* The server has started: what was saved is of no use any more. */
+void
+mq_persist_forget(void)
+{
+	unlink(FILE_NAME);
 }
 
 /* Installs the hook, behind that of shmem.c. */

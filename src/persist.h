@@ -8,6 +8,7 @@
 
 #include "lease.h"
 
+extern void mq_persist_forget(void);
 extern void mq_persist_init(void);
 
 #endif							/* MQ_PERSIST_H */

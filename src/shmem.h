@@ -242,6 +242,9 @@ typedef struct MqLease
 	int			settler;		/* OPEN, SETTLING: process number of the open
 								 * transaction; -1: prepared, see xid */
 	TransactionId xid;			/* prepared transaction that decides on it */
+	TransactionId gone_xid;		/* one that has deleted the row, not settling it */
+	bool		dead;			/* SETTLING by a prepared one: it went to the dead
+								 * letters */
 	int			claim;			/* OPEN: index of the holder's own record */
 	char		consumer[NAMEDATALEN];
 } MqLease;

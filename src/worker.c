@@ -39,6 +39,7 @@
 #include "commands/extension.h"
 #include "dedup.h"
 #include "guc.h"
+#include "persist.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -508,6 +509,7 @@ mq_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	MemoryContextSwitchTo(TopMemoryContext);
 
+	mq_persist_forget();
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	mq_shared->launcher = MqMyProcNumber();
 

@@ -61,6 +61,16 @@ SELECT results_eq('SELECT body FROM pg_temp.drain(100)', $$ VALUES ('3'), ('1'),
 SELECT is((SELECT ready || ' ' || delayed FROM mq.stats WHERE queue = 'od'), '0 1', '... counted so');
 DELETE FROM mq.q_od;
 
+-- An UPDATE of what has been read ahead.
+SELECT mq.enqueue('od', '"first"', priority => 5), mq.enqueue('od', '"low"', priority => 5), mq.enqueue('od', '"middle"', priority => 3) \g /dev/null
+SELECT is((SELECT body FROM mq.dequeue('od', auto_ack => true)), '"first"'::jsonb, 'the next one is read ahead');
+UPDATE mq.q_od SET priority = 0 WHERE body = '"low"';
+SELECT results_eq('SELECT body FROM pg_temp.drain(100)', $$ VALUES ('middle'), ('low') $$, '... and loses its place when its priority is lowered');
+SELECT mq.enqueue('od', '"a"', delay => '0'), mq.enqueue('od', '"b"'), mq.enqueue('od', '"c"') \g /dev/null
+SELECT is((SELECT body FROM mq.dequeue('od', auto_ack => true)), '"a"'::jsonb, 'the next ones are read ahead');
+UPDATE mq.q_od SET ready_at = now() - interval '1 minute' WHERE body = '"c"';
+SELECT results_eq('SELECT body FROM pg_temp.drain(100)', $$ VALUES ('c'), ('b') $$, '... one of them becomes due before the others');
+
 -- A hundred thousand in one batch, drained in order.
 SELECT is((SELECT count(*) FROM mq.enqueue_batch('od', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 100000) i))), 100000::bigint, 'a batch of 100,000');
 SELECT is((SELECT count(*) FROM pg_temp.drain(50000) WHERE body = n::text), 50000::bigint, 'half of them in order');

@@ -73,6 +73,23 @@ SELECT ok(pg_temp.until($$ NOT EXISTS (SELECT FROM mq.in_flight WHERE queue = 't
 SELECT mq.enqueue('tp_new', '3');
 SELECT is((SELECT body FROM mq.dequeue('tp_new', wait => '10 s', auto_ack => true)), '3'::jsonb, '... and what comes after it is delivered');
 
+-- A leased message deleted by a prepared transaction; a rejected one.
+SELECT mq.enqueue('tp_new', '4'), mq.enqueue('tp_new', '5') \g /dev/null
+SELECT count(*) FROM mq.dequeue('tp_new', 2, lease => '1 h') \gset
+BEGIN;
+DELETE FROM mq.q_tp_new WHERE body = '4';
+PREPARE TRANSACTION 'mqt_tp7';
+ROLLBACK PREPARED 'mqt_tp7';
+BEGIN;
+DELETE FROM mq.q_tp_new WHERE body = '5';
+SELECT mq.reject('tp_new', id, receipt) FROM mq.in_flight WHERE queue = 'tp_new' ORDER BY id LIMIT 1;
+PREPARE TRANSACTION 'mqt_tp8';
+SELECT dead AS dead_before FROM mq.stats WHERE queue = 'tp_new' \gset
+COMMIT PREPARED 'mqt_tp8';
+SELECT ok(pg_temp.until($$ NOT EXISTS (SELECT FROM mq.in_flight WHERE queue = 'tp_new') $$), 'a prepared DELETE and a prepared reject end the leases when they commit');
+SELECT ok(pg_temp.until($$ (SELECT in_flight = 0 AND ready = 0 AND exact FROM mq.stats WHERE queue = 'tp_new') $$), '... counted so');
+SELECT is((SELECT dead FROM mq.stats WHERE queue = 'tp_new'), (:dead_before + 1)::bigint, '... the dead one too');
+
 DROP TABLE g;
 SELECT mq.drop_queue(q) FROM unnest('{tp,tp_dead,tp_new}'::text[]) q;
 SELECT * FROM finish();
