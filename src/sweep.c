@@ -381,7 +381,9 @@ try_some(MqSweep *s, MqDef *def, Relation rel, int max, bool refuse, bool *fatal
 		CurrentResourceOwner = owner;
 		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && MyBackendType == B_BACKEND)
 			ReThrowError(error);	/* the user's, not the row's */
-		*fatal = error->sqlerrcode == ERRCODE_DISK_FULL;
+		/* the same would come of the others */
+		*fatal = error->sqlerrcode == ERRCODE_DISK_FULL ||
+			error->sqlerrcode == ERRCODE_QUERY_CANCELED;
 		if ((max == 1 || *fatal) && !s->complained)
 			ereport(LOG,
 					(errmsg("queue \"%s\": could not move expired messages to the dead letters: %s",

@@ -41,6 +41,21 @@ is($node->safe_psql('postgres', q{SET statement_timeout = '20 s'; SELECT dead FR
 is($node->safe_psql('postgres', q{SET statement_timeout = '20 s'; SELECT count(*) FROM mq.stats}), 4, 'all of it');
 $locker->query_safe('ROLLBACK');
 $locker->quit;
+
+# The same by messages that expire: the first that is cancelled is enough.
+$node->safe_psql('postgres', q{
+SET ROLE eve;
+SELECT mq.create_queue('stale', ttl => '1 ms');
+CREATE TRIGGER sleep BEFORE DELETE ON mq.q_stale FOR EACH ROW EXECUTE FUNCTION eve.sleep();
+SELECT count(mq.enqueue('stale')) FROM generate_series(1, 20)});
+ok($node->poll_query_until('postgres', q{
+		SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'mq worker' AND wait_event = 'PgSleep')}),
+	'the worker sleeps over expired messages');
+$node->safe_psql('postgres', q{SELECT mq.enqueue('other'); BEGIN; SELECT mq.dequeue('other'); ROLLBACK});
+wait_until($node, q{SELECT count(*) = 2 FROM mq.q_other_dead}, 'another queue has its turn');
+like($node->wait_for_log(qr/queue "stale": could not move expired messages to the dead letters: canceling/), qr/^\d+$/,
+	'the log says why');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM mq.q_stale}), 20, 'no expired message is lost');
 $node->stop;
 
 done_testing();
