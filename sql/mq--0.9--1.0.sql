@@ -119,6 +119,11 @@ BEGIN
           FROM mq.queue$ q
           WHERE q.dead_letter = drop_queue$.name AND mq.relation$(q.name) IS NOT NULL
           UNION ALL
+          SELECT format('Queue "%s" has it as dead_letter_key of the default exchange.', q.name)
+          FROM mq.queue$ q
+          WHERE q.dead_letter_exchange = '' AND q.dead_letter_key = drop_queue$.name AND q.name <> drop_queue$.name
+            AND mq.relation$(q.name) IS NOT NULL
+          UNION ALL
           SELECT format('Exchange "%s" is bound to it with pattern "%s".', b.exchange, b.pattern)
           FROM mq.binding$ b
           WHERE b.queue = drop_queue$.name) AS reference (text);
@@ -391,9 +396,7 @@ BEGIN
         RAISE EXCEPTION 'relation % already exists and is no queue''s', mq.relation$(options.name)
             USING ERRCODE = 'duplicate_object';
     END IF;
-    IF options.dead_letter_exchange <> '' THEN
-        PERFORM mq.use_exchange$(owner, 'dead_letter_exchange', options.dead_letter_exchange);
-    END IF;
+    PERFORM mq.name_dead_exchange$(owner, options);
     PERFORM mq.make_table$(owner, options.name, options.unlogged);
     IF options.retain IS NOT NULL THEN
         PERFORM mq.archive_make$(options.name);
@@ -456,8 +459,8 @@ BEGIN
     IF options.dead_letter IS DISTINCT FROM before THEN
         PERFORM mq.name_dead_letter$(c.relowner, options, dead_letter LIKE '%\%%') FROM pg_class c WHERE c.oid = relation;
     END IF;
-    IF dead_letter_exchange <> '' THEN
-        PERFORM mq.use_exchange$(c.relowner, 'dead_letter_exchange', dead_letter_exchange) FROM pg_class c WHERE c.oid = relation;
+    IF num_nonnulls(dead_letter_exchange, dead_letter_key) > 0 THEN
+        PERFORM mq.name_dead_exchange$(c.relowner, options) FROM pg_class c WHERE c.oid = relation;
     END IF;
 
     UPDATE mq.queue$ q
@@ -724,6 +727,31 @@ REVOKE ALL ON FUNCTION mq.use_exchange$(oid, text, text) FROM PUBLIC;
 COMMENT ON FUNCTION mq.use_exchange$(oid, text, text) IS
 'raises 42704 or 42501 unless there is such an exchange and the role may publish to it; it is kept from being dropped';
 
+CREATE FUNCTION mq.name_dead_exchange$(owner oid, options mq.queue$)
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    target CONSTANT text := coalesce(options.dead_letter_key, options.name);
+BEGIN
+    IF options.dead_letter_exchange <> '' THEN
+        PERFORM mq.use_exchange$(owner, 'dead_letter_exchange', options.dead_letter_exchange);
+    ELSIF options.dead_letter_exchange = '' AND target <> options.name THEN
+        -- keeps mq.drop_queue away until this transaction ends
+        PERFORM FROM mq.queue$ q WHERE q.name = target FOR KEY SHARE;
+        IF NOT has_table_privilege(owner, mq.relation$(target), 'INSERT') THEN
+            RAISE EXCEPTION 'permission denied for queue "%"', target
+                USING ERRCODE = 'insufficient_privilege',
+                      DETAIL = format('The owner of queue "%s" needs INSERT on the queue that its dead letters go to.', options.name),
+                      HINT = 'Its owner can grant it with mq.grant.';
+        END IF;
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.name_dead_exchange$(oid, mq.queue$) FROM PUBLIC;
+COMMENT ON FUNCTION mq.name_dead_exchange$(oid, mq.queue$) IS
+'raises 42704 or 42501 unless a queue''s owner may send where its dead_letter_exchange says; by the default one a queue need not exist yet';
+
 CREATE OR REPLACE FUNCTION mq.create_exchange(
     name text, type text DEFAULT 'topic', alternate text DEFAULT NULL, if_not_exists boolean DEFAULT false)
 RETURNS void LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
@@ -796,7 +824,7 @@ BEGIN
     IF referrer IS NOT NULL THEN
         RAISE EXCEPTION 'cannot drop exchange "%" because others refer to it', name
             USING ERRCODE = 'dependent_objects_still_exist', DETAIL = referrer,
-                  HINT = 'Drop or alter them first.';
+                  HINT = 'Alter those queues, and drop those exchanges, first.';
     END IF;
     DELETE FROM mq.exchange$ e WHERE e.name = drop_exchange$.name;
     RETURN true;
@@ -811,6 +839,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     kinds CONSTANT text[] := '{all,any,all-with-x,any-with-x}';
+    kind  CONSTANT text := coalesce(match ->> 'x-match', 'all');
+    skipped   text;
+    looked_at integer;
 BEGIN
     IF octet_length(pattern) > 1000 THEN
         RAISE EXCEPTION 'pattern is longer than 1000 bytes' USING ERRCODE = 'invalid_parameter_value';
@@ -831,6 +862,20 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value';
     ELSIF pg_column_size(match) > 1000 THEN
         RAISE EXCEPTION 'match is larger than 1000 bytes' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
+    SELECT string_agg(quote_ident(h.name), ', ' ORDER BY h.name) FILTER (WHERE h.name LIKE 'x-%'),
+           count(*) FILTER (WHERE h.name NOT LIKE 'x-%')
+    INTO skipped, looked_at
+    FROM jsonb_object_keys(match) h (name) WHERE h.name <> 'x-match';
+    IF kind LIKE '%-with-x' THEN
+        looked_at := looked_at + (skipped IS NOT NULL)::integer;
+    ELSIF skipped IS NOT NULL THEN
+        RAISE NOTICE 'match does not look at headers that begin with x-: %', skipped
+            USING HINT = 'With x-match "all-with-x" or "any-with-x" it does.';
+    END IF;
+    IF kind LIKE 'any%' AND looked_at = 0 THEN
+        RAISE NOTICE 'binding takes no message: it wants any of no headers';
     END IF;
 END
 $$;
