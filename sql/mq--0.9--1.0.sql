@@ -30,7 +30,8 @@ BEGIN
         ('max_in_flight', options.max_in_flight >= 1, '1 or more'),
         ('rate_limit', options.rate_limit > 0 AND options.rate_limit < 'Infinity', 'more than 0 and finite'),
         ('dead_letter_exchange', options.dead_letter_exchange = '' OR mq.is_name$(options.dead_letter_exchange),
-         'empty or the name of an exchange')
+         'empty or the name of an exchange'),
+        ('dead_letter_key', octet_length(options.dead_letter_key) <= 1000, 'at most 1000 bytes')
     ) AS rule (option, kept, wanted)
     WHERE NOT rule.kept
     LIMIT 1;
@@ -38,15 +39,8 @@ BEGIN
         RAISE EXCEPTION '% must be %', wrong.option, wrong.wanted USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
-    SELECT later.option INTO wrong
-    FROM (VALUES
-        ('dead_letter_exchange', options.dead_letter_exchange IS NOT NULL),
-        ('dead_letter_key', options.dead_letter_key IS NOT NULL)
-    ) AS later (option, used)
-    WHERE later.used
-    LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION '% is not supported yet', wrong.option USING ERRCODE = 'feature_not_supported';
+    IF options.dead_letter_key IS NOT NULL AND options.dead_letter_exchange IS NULL THEN
+        RAISE EXCEPTION 'dead_letter_key needs a dead_letter_exchange' USING ERRCODE = 'invalid_parameter_value';
     END IF;
 END
 $$;
@@ -397,6 +391,9 @@ BEGIN
         RAISE EXCEPTION 'relation % already exists and is no queue''s', mq.relation$(options.name)
             USING ERRCODE = 'duplicate_object';
     END IF;
+    IF options.dead_letter_exchange <> '' THEN
+        PERFORM mq.use_exchange$(owner, options.dead_letter_exchange);
+    END IF;
     PERFORM mq.make_table$(owner, options.name, options.unlogged);
     IF options.retain IS NOT NULL THEN
         PERFORM mq.archive_make$(options.name);
@@ -458,6 +455,9 @@ BEGIN
     PERFORM mq.check_options$(options);
     IF options.dead_letter IS DISTINCT FROM before THEN
         PERFORM mq.name_dead_letter$(c.relowner, options, dead_letter LIKE '%\%%') FROM pg_class c WHERE c.oid = relation;
+    END IF;
+    IF dead_letter_exchange <> '' THEN
+        PERFORM mq.use_exchange$(c.relowner, dead_letter_exchange) FROM pg_class c WHERE c.oid = relation;
     END IF;
 
     UPDATE mq.queue$ q
@@ -616,6 +616,458 @@ COMMENT ON COLUMN mq.stats.rows_examined IS 'rows that deliveries and expiries l
 
 
 --
+-- Exchanges and bindings. Whoever uses an exchange holds FOR KEY SHARE on its
+-- row, so that mq.drop_exchange, which takes FOR UPDATE before it looks for
+-- users, meets all of them.
+--
+
+CREATE FUNCTION mq.routing_changed$() RETURNS trigger
+LANGUAGE C AS 'MODULE_PATHNAME', 'mq_sql_routing_changed';
+REVOKE ALL ON FUNCTION mq.routing_changed$() FROM PUBLIC;
+COMMENT ON FUNCTION mq.routing_changed$() IS 'makes every session compile the exchanges it uses again';
+
+CREATE TRIGGER mq$changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.exchange$
+    FOR EACH STATEMENT EXECUTE FUNCTION mq.routing_changed$();
+CREATE TRIGGER mq$changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.exchange_grant$
+    FOR EACH STATEMENT EXECUTE FUNCTION mq.routing_changed$();
+CREATE TRIGGER mq$changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON mq.binding$
+    FOR EACH STATEMENT EXECUTE FUNCTION mq.routing_changed$();
+ALTER TABLE mq.exchange$ ENABLE ALWAYS TRIGGER mq$changed;
+ALTER TABLE mq.exchange_grant$ ENABLE ALWAYS TRIGGER mq$changed;
+ALTER TABLE mq.binding$ ENABLE ALWAYS TRIGGER mq$changed;
+
+CREATE INDEX exchange$alternate ON mq.exchange$ (alternate) WHERE alternate IS NOT NULL;
+CREATE INDEX queue$dead_letter_exchange ON mq.queue$ (dead_letter_exchange) WHERE dead_letter_exchange IS NOT NULL;
+
+CREATE FUNCTION mq.owns_exchange$(role oid, exchange text)
+RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM mq.exchange$ e
+                   LEFT JOIN pg_roles r ON r.rolname = e.owner
+                   WHERE e.name = exchange
+                     AND (pg_has_role(role, r.oid, 'USAGE')
+                          OR (SELECT me.rolsuper FROM pg_roles me WHERE me.oid = role)))
+$$;
+REVOKE ALL ON FUNCTION mq.owns_exchange$(oid, text) FROM PUBLIC;
+COMMENT ON FUNCTION mq.owns_exchange$(oid, text) IS 'whether a role may bind, grant and drop an exchange';
+
+CREATE FUNCTION mq.may_publish$(role oid, exchange text)
+RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT mq.owns_exchange$(role, exchange)
+        OR EXISTS (SELECT FROM mq.exchange_grant$ g
+                   LEFT JOIN pg_roles r ON r.rolname = g.role
+                   WHERE g.exchange = may_publish$.exchange
+                     AND (g.role = 'public' OR pg_has_role(may_publish$.role, r.oid, 'USAGE')))
+$$;
+REVOKE ALL ON FUNCTION mq.may_publish$(oid, text) FROM PUBLIC;
+COMMENT ON FUNCTION mq.may_publish$(oid, text) IS 'whether a role may publish to an exchange';
+
+CREATE FUNCTION mq.exchange_type$(argument text, exchange text)
+RETURNS text LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    type text;
+BEGIN
+    IF exchange IS NULL THEN
+        RAISE EXCEPTION '% must not be null', argument USING ERRCODE = 'invalid_parameter_value';
+    ELSIF exchange = '' THEN
+        RAISE EXCEPTION 'the default exchange has no bindings of its own' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'It routes to the queue that the routing key names.';
+    END IF;
+    SELECT e.type INTO type FROM mq.exchange$ e WHERE e.name = exchange FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'exchange "%" does not exist', exchange
+            USING ERRCODE = 'undefined_object', HINT = 'Create it with mq.create_exchange.';
+    END IF;
+    RETURN type;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.exchange_type$(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION mq.exchange_type$(text, text) IS
+'the type of the exchange given as this argument, kept from being dropped; raises 42704 if there is none, 22023 for NULL';
+
+CREATE FUNCTION mq.own_exchange$(caller oid, argument text, exchange text)
+RETURNS text LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    type CONSTANT text := mq.exchange_type$(argument, exchange);
+BEGIN
+    IF NOT mq.owns_exchange$(caller, exchange) THEN
+        RAISE EXCEPTION 'must be owner of exchange "%"', exchange USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN type;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.own_exchange$(oid, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION mq.own_exchange$(oid, text, text) IS 'the same; raises 42501 unless the caller owns the exchange';
+
+CREATE FUNCTION mq.use_exchange$(role oid, exchange text)
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM mq.exchange_type$('exchange', exchange);
+    IF NOT mq.may_publish$(role, exchange) THEN
+        RAISE EXCEPTION 'permission denied for exchange "%"', exchange
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = format('Role %s may not publish to it.', quote_ident(pg_get_userbyid(role))),
+                  HINT = 'Its owner can grant it with mq.grant_exchange.';
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.use_exchange$(oid, text) FROM PUBLIC;
+COMMENT ON FUNCTION mq.use_exchange$(oid, text) IS
+'raises 42704 or 42501 unless there is such an exchange and the role may publish to it; it is kept from being dropped';
+
+CREATE OR REPLACE FUNCTION mq.create_exchange(
+    name text, type text DEFAULT 'topic', alternate text DEFAULT NULL, if_not_exists boolean DEFAULT false)
+RETURNS void LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_as_extension';
+COMMENT ON FUNCTION mq.create_exchange(text, text, text, boolean) IS
+'Makes an exchange, owned by the caller. type: direct, topic, fanout or headers. alternate: exchange for messages that no binding takes; it exists and the caller may publish to it. if_not_exists: leave one that exists as it is, with a notice if it is another.';
+
+CREATE FUNCTION mq.create_exchange$(caller oid, name text, type text, alternate text, if_not_exists boolean)
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    wanted  CONSTANT text := coalesce(type, 'topic');
+    present mq.exchange$;
+BEGIN
+    PERFORM mq.check_name$(name);
+    IF wanted NOT IN ('direct', 'topic', 'fanout', 'headers') THEN
+        RAISE EXCEPTION 'type must be "direct", "topic", "fanout" or "headers", not "%"', wanted
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF alternate = name COLLATE "C" THEN
+        RAISE EXCEPTION 'exchange "%" cannot be its own alternate', name USING ERRCODE = 'invalid_parameter_value';
+    ELSIF alternate IS NOT NULL THEN
+        PERFORM mq.use_exchange$(caller, alternate);
+    END IF;
+
+    INSERT INTO mq.exchange$ VALUES (name, wanted, alternate, pg_get_userbyid(caller)) ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        RETURN;
+    ELSIF if_not_exists IS NOT TRUE THEN
+        RAISE EXCEPTION 'exchange "%" already exists', name USING ERRCODE = 'duplicate_object';
+    END IF;
+    SELECT e.* INTO present FROM mq.exchange$ e WHERE e.name = create_exchange$.name;
+    IF present.type <> wanted OR present.alternate IS DISTINCT FROM create_exchange$.alternate COLLATE "C" THEN
+        RAISE NOTICE 'exchange "%" already exists with another type or alternate, nothing changed', name
+            USING DETAIL = format('Its type is %s, its alternate %s.', present.type, coalesce(quote_ident(present.alternate), 'none'));
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.create_exchange$(oid, text, text, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION mq.create_exchange$(oid, text, text, text, boolean) IS 'mq.create_exchange, run as the extension''s owner';
+
+CREATE OR REPLACE FUNCTION mq.drop_exchange(name text, if_exists boolean DEFAULT false)
+RETURNS boolean LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_as_extension';
+COMMENT ON FUNCTION mq.drop_exchange(text, boolean) IS
+'Drops an exchange with its bindings, also those that lead to it. Refused (2BP01) while it is another one''s alternate or takes dead letters. if_exists: return false instead of an error where there is none. Owner only.';
+
+CREATE FUNCTION mq.drop_exchange$(caller oid, name text, if_exists boolean)
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    referrer text;
+BEGIN
+    PERFORM FROM mq.exchange$ e WHERE e.name = drop_exchange$.name FOR UPDATE;
+    IF NOT FOUND AND if_exists AND name IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM mq.own_exchange$(caller, 'name', name);
+
+    SELECT string_agg(reference.text, E'\n' ORDER BY reference.text) INTO referrer
+    FROM (SELECT format('Exchange "%s" has it as alternate.', e.name)
+          FROM mq.exchange$ e
+          WHERE e.alternate = drop_exchange$.name
+          UNION ALL
+          SELECT format('Queue "%s" has it as dead-letter exchange.', q.name)
+          FROM mq.queue$ q
+          WHERE q.dead_letter_exchange = drop_exchange$.name AND mq.relation$(q.name) IS NOT NULL) AS reference (text);
+    IF referrer IS NOT NULL THEN
+        RAISE EXCEPTION 'cannot drop exchange "%" because others refer to it', name
+            USING ERRCODE = 'dependent_objects_still_exist', DETAIL = referrer,
+                  HINT = 'Drop or alter them first.';
+    END IF;
+    DELETE FROM mq.exchange$ e WHERE e.name = drop_exchange$.name;
+    RETURN true;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.drop_exchange$(oid, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION mq.drop_exchange$(oid, text, boolean) IS 'mq.drop_exchange, run as the extension''s owner';
+
+CREATE FUNCTION mq.check_binding$(exchange text, type text, pattern text, match jsonb)
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    kinds CONSTANT text[] := '{all,any,all-with-x,any-with-x}';
+BEGIN
+    IF octet_length(pattern) > 1000 THEN
+        RAISE EXCEPTION 'pattern is longer than 1000 bytes' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF type = 'direct' AND pattern = '#' THEN
+        RAISE NOTICE 'binding to exchange "%" takes only the routing key "#"', exchange
+            USING DETAIL = 'A direct exchange compares keys as they are.', HINT = 'Give the key as pattern.';
+    END IF;
+    IF match IS NULL THEN
+        RETURN;
+    ELSIF type <> 'headers' THEN
+        RAISE EXCEPTION 'match is for exchanges of type headers, and exchange "%" is %', exchange, type
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF jsonb_typeof(match) <> 'object' THEN
+        RAISE EXCEPTION 'match must be an object' USING ERRCODE = 'invalid_parameter_value',
+            DETAIL = 'It holds the headers that messages must have.';
+    ELSIF match ? 'x-match' AND (match ->> 'x-match' = ANY (kinds)) IS NOT TRUE THEN
+        RAISE EXCEPTION 'x-match must be "all", "any", "all-with-x" or "any-with-x", not %', match -> 'x-match'
+            USING ERRCODE = 'invalid_parameter_value';
+    ELSIF pg_column_size(match) > 1000 THEN
+        RAISE EXCEPTION 'match is larger than 1000 bytes' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.check_binding$(text, text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION mq.check_binding$(text, text, text, jsonb) IS 'raises 22023 for what no binding of an exchange of this type can have';
+
+CREATE OR REPLACE FUNCTION mq.bind(exchange text, queue text, pattern text DEFAULT '#', match jsonb DEFAULT NULL)
+RETURNS void LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_as_extension';
+COMMENT ON FUNCTION mq.bind(text, text, text, jsonb) IS
+'Lets an exchange send to a queue, at commit; again is the same as once. pattern: of the routing key; topic: words between dots, * one word, # zero or more; direct: the key itself; else not looked at. match: headers wanted by an exchange of type headers, null = any value, with x-match all, any, all-with-x or any-with-x. Takes ownership of the exchange and INSERT on the queue.';
+
+CREATE FUNCTION mq.bind$(caller oid, exchange text, queue text, pattern text, match jsonb)
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    type     CONSTANT text := mq.own_exchange$(caller, 'exchange', exchange);
+    wanted   CONSTANT text := coalesce(pattern, '#');
+BEGIN
+    PERFORM mq.require$(queue);
+    -- keeps mq.drop_queue away until this transaction ends
+    PERFORM FROM mq.queue$ q WHERE q.name = queue FOR KEY SHARE;
+    IF NOT has_table_privilege(caller, mq.require$(queue), 'INSERT') THEN
+        RAISE EXCEPTION 'permission denied for queue "%"', queue
+            USING ERRCODE = 'insufficient_privilege',
+                  DETAIL = 'Binding takes INSERT on the queue.', HINT = 'Its owner can grant it with mq.grant.';
+    END IF;
+    PERFORM mq.check_binding$(exchange, type, wanted, match);
+    INSERT INTO mq.binding$ (exchange, queue, pattern, match)
+    VALUES (bind$.exchange, bind$.queue, wanted, bind$.match)
+    ON CONFLICT ON CONSTRAINT binding$unique DO NOTHING;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.bind$(oid, text, text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION mq.bind$(oid, text, text, text, jsonb) IS 'mq.bind, run as the extension''s owner';
+
+CREATE OR REPLACE FUNCTION mq.unbind(exchange text, queue text, pattern text DEFAULT '#', match jsonb DEFAULT NULL)
+RETURNS boolean LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_as_extension';
+COMMENT ON FUNCTION mq.unbind(text, text, text, jsonb) IS
+'Removes a binding made with the same arguments, at commit; false if there is none. For the owner of the exchange or of the queue.';
+
+CREATE FUNCTION mq.unbind$(caller oid, exchange text, queue text, pattern text, match jsonb)
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM mq.exchange_type$('exchange', exchange);
+    IF queue IS NULL THEN
+        RAISE EXCEPTION 'queue must not be null' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF NOT mq.owns_exchange$(caller, exchange)
+          AND NOT EXISTS (SELECT FROM pg_class c
+                          WHERE c.oid = mq.relation$(queue) AND pg_has_role(caller, c.relowner, 'USAGE')) THEN
+        RAISE EXCEPTION 'must be owner of exchange "%" or of queue "%"', exchange, queue USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    DELETE FROM mq.binding$ b
+    WHERE b.exchange = unbind$.exchange AND b.queue = unbind$.queue AND b.destination IS NULL
+      AND b.pattern = coalesce(unbind$.pattern, '#') AND b.match IS NOT DISTINCT FROM unbind$.match;
+    RETURN FOUND;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.unbind$(oid, text, text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION mq.unbind$(oid, text, text, text, jsonb) IS 'mq.unbind, run as the extension''s owner';
+
+CREATE OR REPLACE FUNCTION mq.bind_exchange(source text, destination text, pattern text DEFAULT '#', match jsonb DEFAULT NULL)
+RETURNS void LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_as_extension';
+COMMENT ON FUNCTION mq.bind_exchange(text, text, text, jsonb) IS
+'Lets exchange source send to exchange destination, at commit; circles are allowed. pattern, match: as in mq.bind. Takes ownership of source and the right to publish to destination.';
+
+CREATE FUNCTION mq.bind_exchange$(caller oid, source text, destination text, pattern text, match jsonb)
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    type   CONSTANT text := mq.own_exchange$(caller, 'source', source);
+    wanted CONSTANT text := coalesce(pattern, '#');
+BEGIN
+    PERFORM mq.exchange_type$('destination', destination);
+    PERFORM mq.use_exchange$(caller, destination);
+    PERFORM mq.check_binding$(source, type, wanted, match);
+    INSERT INTO mq.binding$ (exchange, destination, pattern, match)
+    VALUES (source, bind_exchange$.destination, wanted, bind_exchange$.match)
+    ON CONFLICT ON CONSTRAINT binding$unique DO NOTHING;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.bind_exchange$(oid, text, text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION mq.bind_exchange$(oid, text, text, text, jsonb) IS 'mq.bind_exchange, run as the extension''s owner';
+
+CREATE OR REPLACE FUNCTION mq.unbind_exchange(source text, destination text, pattern text DEFAULT '#', match jsonb DEFAULT NULL)
+RETURNS boolean LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_as_extension';
+COMMENT ON FUNCTION mq.unbind_exchange(text, text, text, jsonb) IS
+'Removes a binding made with the same arguments, at commit; false if there is none. For the owner of either exchange.';
+
+CREATE FUNCTION mq.unbind_exchange$(caller oid, source text, destination text, pattern text, match jsonb)
+RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM mq.exchange_type$('source', source);
+    PERFORM mq.exchange_type$('destination', destination);
+    IF NOT mq.owns_exchange$(caller, source) AND NOT mq.owns_exchange$(caller, destination) THEN
+        RAISE EXCEPTION 'must be owner of exchange "%" or "%"', source, destination USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    DELETE FROM mq.binding$ b
+    WHERE b.exchange = source AND b.destination = unbind_exchange$.destination AND b.queue IS NULL
+      AND b.pattern = coalesce(unbind_exchange$.pattern, '#') AND b.match IS NOT DISTINCT FROM unbind_exchange$.match;
+    RETURN FOUND;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.unbind_exchange$(oid, text, text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION mq.unbind_exchange$(oid, text, text, text, jsonb) IS 'mq.unbind_exchange, run as the extension''s owner';
+
+CREATE OR REPLACE FUNCTION mq.grant_exchange(exchange text, role name)
+RETURNS void LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_as_extension';
+COMMENT ON FUNCTION mq.grant_exchange(text, name) IS
+'Lets a role publish to an exchange, public = everybody; it needs no right on the queues behind, and gets none. Owner only.';
+
+CREATE FUNCTION mq.grant_exchange$(caller oid, exchange text, role name)
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM mq.own_exchange$(caller, 'exchange', exchange);
+    IF role IS NULL THEN
+        RAISE EXCEPTION 'role must not be null' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF role <> 'public' AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = role) THEN
+        RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object';
+    END IF;
+    INSERT INTO mq.exchange_grant$ VALUES (exchange, role) ON CONFLICT DO NOTHING;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.grant_exchange$(oid, text, name) FROM PUBLIC;
+COMMENT ON FUNCTION mq.grant_exchange$(oid, text, name) IS 'mq.grant_exchange, run as the extension''s owner';
+
+CREATE OR REPLACE FUNCTION mq.revoke_exchange(exchange text, role name)
+RETURNS void LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_as_extension';
+COMMENT ON FUNCTION mq.revoke_exchange(text, name) IS 'Takes back mq.grant_exchange. Owner only.';
+
+CREATE FUNCTION mq.revoke_exchange$(caller oid, exchange text, role name)
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM mq.own_exchange$(caller, 'exchange', exchange);
+    IF role IS NULL THEN
+        RAISE EXCEPTION 'role must not be null' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    DELETE FROM mq.exchange_grant$ g WHERE g.exchange = revoke_exchange$.exchange AND g.role = revoke_exchange$.role;
+END
+$$;
+REVOKE ALL ON FUNCTION mq.revoke_exchange$(oid, text, name) FROM PUBLIC;
+COMMENT ON FUNCTION mq.revoke_exchange$(oid, text, name) IS 'mq.revoke_exchange, run as the extension''s owner';
+
+-- A binding whose queue's table was dropped by hand leads nowhere.
+CREATE OR REPLACE VIEW mq.bindings WITH (security_barrier) AS
+SELECT b.exchange, b.queue, b.destination, b.pattern, b.match
+FROM mq.binding$ b
+WHERE (EXISTS (SELECT FROM mq.exchanges e WHERE e.name = b.exchange) OR EXISTS (SELECT FROM mq.queues q WHERE q.name = b.queue))
+  AND (b.queue IS NULL OR mq.relation$(b.queue) IS NOT NULL);
+COMMENT ON VIEW mq.bindings IS 'bindings of the exchanges in mq.exchanges, and those that lead to the queues in mq.queues';
+
+CREATE FUNCTION mq.leads_to$(exchange text, queue text)
+RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE reached AS (
+        SELECT leads_to$.exchange COLLATE "C" AS name
+        UNION
+        SELECT next.name
+        FROM reached r
+        CROSS JOIN LATERAL (SELECT b.destination AS name FROM mq.binding$ b WHERE b.exchange = r.name AND b.destination IS NOT NULL
+                            UNION ALL
+                            SELECT e.alternate FROM mq.exchange$ e WHERE e.name = r.name AND e.alternate IS NOT NULL) next
+    )
+    SELECT EXISTS (SELECT FROM mq.binding$ b JOIN reached r ON r.name = b.exchange WHERE b.queue = leads_to$.queue)
+$$;
+REVOKE ALL ON FUNCTION mq.leads_to$(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION mq.leads_to$(text, text) IS 'whether some binding leads from an exchange to a queue, directly or through other exchanges';
+
+CREATE OR REPLACE FUNCTION mq.redrivable$(dead_queue text, origin text)
+RETURNS boolean LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    q mq.queue$;
+BEGIN
+    SELECT * INTO q FROM mq.queue$ o WHERE o.name = origin;
+    RETURN FOUND AND mq.relation$(origin) IS NOT NULL AND origin <> dead_queue COLLATE "C"
+           AND (q.dead_letter = dead_queue
+                OR CASE q.dead_letter_exchange WHEN '' THEN coalesce(q.dead_letter_key, q.name) = dead_queue
+                                               ELSE mq.leads_to$(q.dead_letter_exchange, dead_queue) END) IS TRUE;
+END
+$$;
+
+
+--
+-- Publishing
+--
+
+CREATE OR REPLACE FUNCTION mq.publish(
+    exchange    text,
+    routing_key text,
+    body        jsonb DEFAULT NULL,
+    headers     jsonb DEFAULT NULL,
+    delay       interval DEFAULT NULL,
+    priority    integer DEFAULT 0,
+    key         text DEFAULT NULL,
+    dedup_id    text DEFAULT NULL,
+    ttl         interval DEFAULT NULL,
+    deliver_at  timestamptz DEFAULT NULL,
+    data        bytea DEFAULT NULL,
+    mandatory   boolean DEFAULT false)
+RETURNS integer LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_publish';
+
+CREATE OR REPLACE FUNCTION mq.publish_batch(
+    exchange     text,
+    routing_keys text[],
+    bodies       jsonb[] DEFAULT NULL,
+    headers      jsonb[] DEFAULT NULL,
+    delay        interval DEFAULT NULL,
+    priority     integer DEFAULT 0,
+    keys         text[] DEFAULT NULL,
+    dedup_ids    text[] DEFAULT NULL,
+    ttl          interval DEFAULT NULL,
+    deliver_at   timestamptz DEFAULT NULL,
+    datas        bytea[] DEFAULT NULL,
+    mandatory    boolean DEFAULT false)
+RETURNS SETOF integer LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100
+AS 'MODULE_PATHNAME', 'mq_sql_publish_batch';
+
+
 -- Import. A definitions file of RabbitMQ is read in steps: checked as a whole;
 -- queues and exchanges as items, with what arguments and policies say together;
 -- then rows, which tell what becomes of each and carry the statements that do

@@ -259,6 +259,15 @@ load_options(MqDef *def)
 		def->dead_letter[0] = '\0';
 		if (!isnull)
 			strlcpy(def->dead_letter, TextDatumGetCString(d), NAMEDATALEN);
+		d = heap_getattr(tup, get_attnum(relid, "dead_letter_exchange"), desc, &isnull);
+		def->dead_published = !isnull;
+		strlcpy(def->dead_exchange, isnull ? "" : TextDatumGetCString(d), NAMEDATALEN);
+		if (def->dead_key)
+			pfree(def->dead_key);
+		def->dead_key = NULL;
+		d = heap_getattr(tup, get_attnum(relid, "dead_letter_key"), desc, &isnull);
+		if (!isnull)
+			def->dead_key = MemoryContextStrdup(TopMemoryContext, TextDatumGetCString(d));
 		d = heap_getattr(tup, get_attnum(relid, "paused"), desc, &isnull);
 		def->paused = !isnull && DatumGetBool(d);
 		d = heap_getattr(tup, get_attnum(relid, "retain"), desc, &isnull);

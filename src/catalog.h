@@ -60,6 +60,9 @@ typedef struct MqDef
 	MqPolicy	policy;
 	MqThrottle	throttle;
 	char		dead_letter[NAMEDATALEN];	/* "" = none */
+	bool		dead_published; /* to this exchange instead */
+	char		dead_exchange[NAMEDATALEN];
+	char	   *dead_key;		/* NULL: the queue's name */
 	bool		paused;
 	bool		archived;		/* acknowledged messages go to the archive */
 	int64		dedup_window;	/* microseconds; 0: while the message exists */

@@ -2,45 +2,49 @@
  * deadletter.c
  *		The way of a message to the dead letters: deleted here, inserted there,
  *		in one transaction, with one more entry in header x-death.
- *-------------------------------------------------------------------------
+ *
+ * It goes to the queue's dead-letter queue or, if the queue has a dead-letter
+ * exchange, to the queues that this routes it to; to the dead-letter queue if
+ * that is none.  All of it is done with the rights of the queue's owner: he
+ * must be allowed to publish to the exchange, or to insert into the queue.  The
+ * queues behind an exchange get it by their own owners' rights (route.c).
+ *
+ * Queues and exchanges can form a circle.  A message that comes back to a queue
+ * in which it has died, and was rejected nowhere on the way, would go round for
+ * ever without anybody having touched it: it is dropped and logged.  The rule is
+ * RabbitMQ's.
  */
 #include "deadletter.h"
 
 #include "clock.h"
 #include "expiry.h"
+#include "route.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
-#include "utils/numeric.h"
+
+/* Messages that died together. */
+typedef struct Deaths
+{
+	MqDef	   *def;			/* where */
+	int			n;
+	int64	   *ids;			/* that they had there */
+	MqValues   *values;
+	const char *reason;
+	int32	   *attempts;		/* failed ones, this one included */
+	bool		nowait;
+} Deaths;
+
+/* One of them on its way to a queue. */
+typedef struct Way
+{
+	const char *queue;
+	int			i;
+} Way;
 
 static JsonbValue
-json_string(const char *s)
+json_text(const char *s)
 {
-	JsonbValue	v;
-
-	v.type = jbvString;
-	v.val.string.val = (char *) s;
-	v.val.string.len = strlen(s);
-	return v;
-}
-
-static void
-push_pair(JsonbParseState **state, const char *key, JsonbValue value)
-{
-	JsonbValue	k = json_string(key);
-
-	pushJsonbValue(state, WJB_KEY, &k);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static JsonbValue
-json_int(int64 n)
-{
-	JsonbValue	v;
-
-	v.type = jbvNumeric;
-	v.val.numeric = int64_to_numeric(n);
-	return v;
+	return mq_json_string(s, strlen(s));
 }
 
 /* The headers with this death in front of those before. */
@@ -48,89 +52,23 @@ static Jsonb *
 add_death(Jsonb *headers, const char *queue, int64 id, const char *reason,
 		  int32 attempts, const char *error)
 {
-	JsonbParseState *state = NULL;
-	JsonbValue	k = json_string("x-death");
 	JsonbValue	null_value = {.type = jbvNull};
-	JsonbValue *before = NULL;
-	JsonbValue *result;
-	JsonbIterator *it;
-	JsonbIteratorToken tok;
-	JsonbValue	v;
-	char	   *at = pstrdup(timestamptz_to_str(mq_now()));
+	MqHeader	death[] = {
+		{"queue", json_text(queue), false},
+		{"id", mq_json_int(id), false},
+		{"reason", json_text(reason), false},
+		{"attempts", mq_json_int(attempts), false},
+		{"at", json_text(pstrdup(timestamptz_to_str(mq_now()))), false},
+		{"error", error ? json_text(error) : null_value, false}
+	};
+	MqHeader	x_death = {"x-death", mq_json_value(mq_json_object(death, lengthof(death))), true};
 
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	if (headers && JB_ROOT_IS_OBJECT(headers))
-	{
-		before = findJsonbValueFromContainer(&headers->root, JB_FOBJECT, &k);
-		it = JsonbIteratorInit(&headers->root);
-		(void) JsonbIteratorNext(&it, &v, true);
-		while ((tok = JsonbIteratorNext(&it, &v, true)) != WJB_END_OBJECT)
-		{
-			bool		skip = tok == WJB_KEY && v.val.string.len == k.val.string.len &&
-				memcmp(v.val.string.val, k.val.string.val, v.val.string.len) == 0;
-
-			if (skip)
-			{
-				(void) JsonbIteratorNext(&it, &v, true);
-				continue;
-			}
-			pushJsonbValue(&state, tok, &v);
-		}
-	}
-	pushJsonbValue(&state, WJB_KEY, &k);
-	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_pair(&state, "queue", json_string(queue));
-	push_pair(&state, "id", json_int(id));
-	push_pair(&state, "reason", json_string(reason));
-	push_pair(&state, "attempts", json_int(attempts));
-	push_pair(&state, "at", json_string(at));
-	push_pair(&state, "error", error ? json_string(error) : null_value);
-	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
-	if (before && before->type == jbvBinary &&
-		JsonContainerIsArray(before->val.binary.data))
-	{
-		it = JsonbIteratorInit(before->val.binary.data);
-		(void) JsonbIteratorNext(&it, &v, true);
-		while ((tok = JsonbIteratorNext(&it, &v, true)) != WJB_END_ARRAY)
-			pushJsonbValue(&state, tok, &v);
-	}
-	pushJsonbValue(&state, WJB_END_ARRAY, NULL);
-	result = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
-	return JsonbValueToJsonb(result);
+	return mq_headers_set(headers, &x_death, 1);
 }
 
-/*
- * This queue's dead-letter queue, its table locked; NULL if it has none.  With
- * nowait raises 55P03 rather than wait for the table; 42501 if this queue's
- * owner may not insert there.
- */
-static Relation
-open_dead(MqDef *def, bool nowait, MqDef **dead)
-{
-	Relation	rel;
-
-	if (nowait && def->dead_letter[0] &&
-		(*dead = mq_def_lookup(def->dead_letter, true)) != NULL &&
-		!ConditionalLockRelationOid((*dead)->relid, RowExclusiveLock))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("dead-letter queue \"%s\" is locked", (*dead)->name)));
-	rel = def->dead_letter[0] ? mq_queue_try_open(def->dead_letter, RowExclusiveLock, dead) : NULL;
-	if (rel == NULL)
-		return NULL;
-	if (pg_class_aclcheck((*dead)->relid, def->owner, ACL_INSERT) != ACLCHECK_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for queue \"%s\"", (*dead)->name),
-				 errdetail("The owner of queue \"%s\" may not insert into its dead-letter queue.", def->name)));
-	mq_queue_expect(*dead, rel);
-	return rel;
-}
-
-/* A message's columns as a dead letter; error may be NULL. */
+/* A message's columns as a dead letter, but for when it expires; error may be NULL. */
 static void
-make_dead(MqDef *def, MqDef *dead, int64 id, MqValues *values, int32 attempts,
+make_dead(MqDef *def, int64 id, MqValues *values, int32 attempts,
 		  const char *reason, const char *error)
 {
 	if (error == NULL && !values->null[MQ_COL_LAST_ERROR] &&
@@ -145,84 +83,317 @@ make_dead(MqDef *def, MqDef *dead, int64 id, MqValues *values, int32 attempts,
 	values->v[MQ_COL_ENQUEUED_AT] = TimestampTzGetDatum(mq_now());
 	values->v[MQ_COL_ATTEMPTS] = Int32GetDatum(0);
 	values->null[MQ_COL_READY_AT] = true;
-	mq_expiry_values(dead, 0, values);
 	values->v[MQ_COL_LAST_ERROR] = error ? CStringGetTextDatum(error) : (Datum) 0;
 	values->null[MQ_COL_LAST_ERROR] = error == NULL;
 }
 
+/* n of them, the first one being i, are lost for this reason. */
+static void
+log_dropped(const Deaths *d, int n, int i, const char *why)
+{
+	if (n == 1)
+		ereport(LOG,
+				(errmsg("queue \"%s\" dropped message %lld after %d attempts (%s): %s",
+						d->def->name, (long long) d->ids[i], d->attempts[i], d->reason, why)));
+	else
+		ereport(LOG,
+				(errmsg("queue \"%s\" dropped %d messages (%s): %s",
+						d->def->name, n, d->reason, why)));
+}
+
+/* ---------------------------------------------------------------- circles */
+
+static bool
+is_text(const JsonbValue *v, const char *s)
+{
+	return v && v->type == jbvString && (size_t) v->val.string.len == strlen(s) &&
+		memcmp(v->val.string.val, s, v->val.string.len) == 0;
+}
+
 /*
- * Moves message id, leased by the caller, to its queue's dead-letter queue
- * with the rights of this queue's owner; without one it is dropped and logged.
- * error may be NULL.  Raises what the insert raises, 42501 if the owner may
- * not insert there.  Waits for whoever holds the row; with nowait not for the
- * dead-letter queue's table (55P03).  False if it is gone.
+ * Whether a message with these headers, its last death among them, has died in
+ * this queue before and has not been rejected since.
+ */
+static bool
+is_circle(Jsonb *headers, const char *queue)
+{
+	JsonbValue	deaths;
+	JsonbIterator *it;
+	JsonbIteratorToken tok;
+	JsonbValue	v;
+
+	if (getKeyJsonValueFromContainer(&headers->root, "x-death", 7, &deaths) == NULL)
+		return false;
+	it = JsonbIteratorInit(deaths.val.binary.data);
+	(void) JsonbIteratorNext(&it, &v, true);
+	while ((tok = JsonbIteratorNext(&it, &v, true)) != WJB_END_ARRAY)
+	{
+		JsonbContainer *death = v.type == jbvBinary ? v.val.binary.data : NULL;
+
+		if (death == NULL || !JsonContainerIsObject(death))
+			return false;		/* written by somebody else */
+		if (is_text(getKeyJsonValueFromContainer(death, "reason", 6, NULL), "rejected"))
+			return false;
+		if (is_text(getKeyJsonValueFromContainer(death, "queue", 5, NULL), queue))
+			return true;
+	}
+	return false;
+}
+
+/* ------------------------------------------------------------------- ways */
+
+/*
+ * A queue that dead messages go to, its table locked; NULL if there is no such
+ * one.  With nowait raises 55P03 rather than wait for the table.  42501 if the
+ * owner of the queue they died in, or if an exchange leads there that queue's
+ * own, may not insert.
+ */
+static Relation
+open_dead(const Deaths *d, const char *name, bool routed, MqDef **dead)
+{
+	Relation	rel;
+	Oid			role;
+
+	if (d->nowait && (*dead = mq_def_lookup(name, true)) != NULL &&
+		!ConditionalLockRelationOid((*dead)->relid, RowExclusiveLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("dead-letter queue \"%s\" is locked", (*dead)->name)));
+	rel = mq_queue_try_open(name, RowExclusiveLock, dead);
+	if (rel == NULL)
+		return NULL;
+	role = routed ? (*dead)->owner : d->def->owner;
+	if (pg_class_aclcheck((*dead)->relid, role, ACL_INSERT) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for queue \"%s\"", (*dead)->name),
+				 routed ? errdetail("Its own owner may not insert into it.") :
+				 errdetail("The owner of queue \"%s\" may not insert into its dead-letter queue.",
+						   d->def->name)));
+	mq_queue_expect(*dead, rel);
+	return rel;
+}
+
+/* Inserts those that these ways lead to one queue, which is open. */
+static void
+insert_dead(const Deaths *d, MqDef *dead, Relation rel, const Way *ways, int n)
+{
+	MqValues   *values = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(MqValues) * (Size) n);
+	int64	   *ids = palloc(sizeof(int64) * n);
+	bool	   *inserted = palloc(sizeof(bool) * n);
+	int			dropped = 0;
+	int			which = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		values[i] = d->values[ways[i].i];
+		mq_expiry_values(dead, 0, &values[i]);
+	}
+	mq_rows_insert(dead, rel, values, n, ids, inserted);
+	for (int i = n - 1; i >= 0; i--)
+		if (!inserted[i])
+		{
+			dropped++;
+			which = ways[i].i;
+		}
+	if (dropped > 0)
+		log_dropped(d, dropped, which,
+					psprintf("a trigger on queue \"%s\" suppressed %s", dead->name,
+							 dropped == 1 ? "it" : "them"));
+	pfree(inserted);
+	pfree(ids);
+	pfree(values);
+}
+
+/* Those of these ways that the dead-letter queue takes, all of one queue's. */
+static void
+to_dead_letter_queue(const Deaths *d, const Way *ways, int n)
+{
+	MqDef	   *dead;
+	Relation	rel = d->def->dead_letter[0] ?
+		open_dead(d, d->def->dead_letter, false, &dead) : NULL;
+
+	if (rel)
+	{
+		insert_dead(d, dead, rel, ways, n);
+		relation_close(rel, NoLock);
+	}
+	else if (d->def->dead_published)
+		log_dropped(d, n, ways[0].i,
+					psprintf("no queue is bound for them to exchange \"%s\", and it has no dead-letter queue",
+							 d->def->dead_exchange));
+	else if (strcmp(d->reason, "maxlen") != 0)	/* a producer sums them up */
+		log_dropped(d, n, ways[0].i, "it has no dead-letter queue");
+}
+
+static int
+compare_ways(const void *a, const void *b)
+{
+	const Way  *wa = a;
+	const Way  *wb = b;
+	int			c = strcmp(wa->queue, wb->queue);
+
+	return c != 0 ? c : wa->i - wb->i;
+}
+
+/* What becomes of one that is published. */
+typedef enum Fate
+{
+	FATE_LEFT,					/* nothing takes it */
+	FATE_TAKEN,
+	FATE_CIRCLE
+} Fate;
+
+/* The ways that exchange x (NULL: it is gone) leads them; fates is filled. */
+static Way *
+find_ways(const Deaths *d, MqExchange *x, const char *key, int *n, Fate *fates)
+{
+	Way		   *ways = NULL;
+	int			max = 0;
+
+	*n = 0;
+	for (int i = 0; i < d->n; i++)
+	{
+		Jsonb	   *headers = DatumGetJsonbP(d->values[i].v[MQ_COL_HEADERS]);
+		const char **queues;
+		int			routed = x ? mq_route(x, key, strlen(key), headers, &queues) : 0;
+
+		fates[i] = FATE_LEFT;
+		for (int k = 0; k < routed; k++)
+		{
+			if (is_circle(headers, queues[k]))
+			{
+				fates[i] = FATE_CIRCLE;
+				continue;
+			}
+			if (*n == max)
+			{
+				max = Max(64, max * 2);
+				ways = ways ? repalloc_huge(ways, sizeof(Way) * max) : palloc(sizeof(Way) * max);
+			}
+			ways[(*n)++] = (Way) {queues[k], i};
+		}
+	}
+	if (*n > 1)
+		qsort(ways, *n, sizeof(Way), compare_ways);
+	return ways;
+}
+
+/* Publishes them to the queue's dead-letter exchange. */
+static void
+to_exchange(const Deaths *d)
+{
+	const char *exchange = pstrdup(d->def->dead_exchange);
+	const char *key = pstrdup(d->def->dead_key ? d->def->dead_key : d->def->name);
+	MqExchange *x = mq_exchange_find(exchange, true);
+	Fate	   *fates = palloc(sizeof(Fate) * d->n);
+	Way		   *rest = palloc(sizeof(Way) * d->n);
+	Way		   *ways;
+	int			n;
+	int			left = 0;
+	int			circles = 0;
+	int			circle = 0;
+
+	if (x && !mq_exchange_may_publish(x, d->def->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for exchange \"%s\"", exchange),
+				 errdetail("The owner of queue \"%s\" may not publish to its dead-letter exchange.",
+						   d->def->name)));
+	ways = find_ways(d, x, key, &n, fates);
+	for (int i = 0; i < d->n; i++)
+		d->values[i].v[MQ_COL_HEADERS] =
+			JsonbPGetDatum(mq_route_headers(DatumGetJsonbP(d->values[i].v[MQ_COL_HEADERS]),
+											exchange, key, strlen(key)));
+	for (int from = 0, to; from < n; from = to)
+	{
+		MqDef	   *dead;
+		Relation	rel;
+
+		for (to = from + 1; to < n && strcmp(ways[to].queue, ways[from].queue) == 0; to++)
+			;
+		rel = open_dead(d, ways[from].queue, exchange[0] != '\0', &dead);
+		if (rel == NULL)
+			continue;			/* its table is gone */
+		insert_dead(d, dead, rel, &ways[from], to - from);
+		relation_close(rel, NoLock);
+		for (int k = from; k < to; k++)
+			fates[ways[k].i] = FATE_TAKEN;
+	}
+	for (int i = d->n - 1; i >= 0; i--)
+		if (fates[i] == FATE_CIRCLE)
+		{
+			circle = i;
+			circles++;
+		}
+	for (int i = 0; i < d->n; i++)
+		if (fates[i] == FATE_LEFT)
+			rest[left++] = (Way) {NULL, i};
+	if (left > 0)
+		to_dead_letter_queue(d, rest, left);
+	if (circles > 0)
+		log_dropped(d, circles, circle,
+					psprintf("exchange \"%s\" leads back where it has died, and it was rejected nowhere",
+							 exchange));
+}
+
+/* What has died goes where it belongs. */
+static void
+bury(const Deaths *d)
+{
+	if (d->def->dead_published)
+		to_exchange(d);
+	else
+	{
+		Way		   *ways = palloc0(sizeof(Way) * d->n);
+
+		for (int i = 0; i < d->n; i++)
+			ways[i].i = i;
+		to_dead_letter_queue(d, ways, d->n);
+		pfree(ways);
+	}
+}
+
+/*
+ * Moves message id, leased by the caller, to the dead letters with the rights
+ * of its queue's owner; with none it is dropped and logged.  error may be NULL.
+ * Raises what the insert raises, 42501 if the owner may not send there.  Waits
+ * for whoever holds the row; with nowait not for the tables of the queues it
+ * goes to (55P03).  False if it is gone.
  */
 bool
 mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 			   const char *reason, const char *error, bool nowait)
 {
-	MqDef	   *def = r->def;
 	MqValues	values;
-	MqDef	   *dead;
-	Relation	rel;
-	int64		new_id;
+	Deaths		d = {.def = r->def, .n = 1, .ids = &id, .values = &values,
+		.reason = reason, .attempts = &attempts, .nowait = nowait};
 
 	if (!mq_row_delete(r, id, tid, &values))
 		return false;
-	rel = open_dead(def, nowait, &dead);
-	if (rel == NULL)
-	{
-		/* a producer that makes room sums them up (dequeue.c) */
-		if (strcmp(reason, "maxlen") != 0)
-			ereport(LOG,
-					(errmsg("queue \"%s\" dropped message %lld after %d attempts (%s): it has no dead-letter queue",
-							def->name, (long long) id, attempts, reason)));
-		return true;
-	}
-	make_dead(def, dead, id, &values, attempts, reason, error);
-	if (!mq_row_insert(dead, rel, &values, &new_id))
-		ereport(LOG,
-				(errmsg("queue \"%s\" dropped message %lld after %d attempts (%s): a trigger on queue \"%s\" suppressed it",
-						def->name, (long long) id, attempts, reason, dead->name)));
-	relation_close(rel, NoLock);
+	make_dead(r->def, id, &values, attempts, reason, error);
+	bury(&d);
 	return true;
 }
 
 /*
- * Inserts n messages, which the caller has just deleted, into the dead-letter
- * queue; values as they were, their ids included.  Waits for nobody's lock on
- * its table (55P03).  One line is logged if they are dropped.
+ * The same for n messages that the caller has just deleted; values as they
+ * were, their ids included.  Waits for nobody's lock on a table (55P03).
  */
 void
 mq_dead_letters(MqDef *def, MqValues *values, int n, const char *reason)
 {
-	MqDef	   *dead;
-	Relation	rel;
-	int64	   *ids;
-	bool	   *inserted;
-	int			dropped = 0;
+	Deaths		d = {.def = def, .n = n, .values = values, .reason = reason, .nowait = true};
 
 	if (n == 0)
 		return;
-	rel = open_dead(def, true, &dead);
-	if (rel == NULL)
+	d.ids = palloc(sizeof(int64) * n);
+	d.attempts = palloc(sizeof(int32) * n);
+	for (int i = 0; i < n; i++)
 	{
-		ereport(LOG,
-				(errmsg("queue \"%s\" dropped %d messages (%s): it has no dead-letter queue",
-						def->name, n, reason)));
-		return;
+		d.ids[i] = DatumGetInt64(values[i].v[MQ_COL_ID]);
+		d.attempts[i] = DatumGetInt32(values[i].v[MQ_COL_ATTEMPTS]);
+		make_dead(def, d.ids[i], &values[i], d.attempts[i], reason, NULL);
 	}
-	for (int i = 0; i < n; i++)
-		make_dead(def, dead, DatumGetInt64(values[i].v[MQ_COL_ID]), &values[i],
-				  DatumGetInt32(values[i].v[MQ_COL_ATTEMPTS]), reason, NULL);
-	ids = palloc(sizeof(int64) * n);
-	inserted = palloc(sizeof(bool) * n);
-	mq_rows_insert(dead, rel, values, n, ids, inserted);
-	for (int i = 0; i < n; i++)
-		dropped += !inserted[i];
-	if (dropped > 0)
-		ereport(LOG,
-				(errmsg("queue \"%s\" dropped %d messages (%s): a trigger on queue \"%s\" suppressed them",
-						def->name, dropped, reason, dead->name)));
-	relation_close(rel, NoLock);
+	bury(&d);
 }

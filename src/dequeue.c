@@ -1180,7 +1180,7 @@ mq_drop_head(MqDef *def, Relation rel, int64 n)
 	a.receipts = &c.receipt;
 	a.one_receipt = true;
 	c.got = mq_settle(def, rel, &a);
-	if (def->dead_letter[0] == '\0' && c.got > 0)
+	if (def->dead_letter[0] == '\0' && !def->dead_published && c.got > 0)
 		log_dropped(def, c.got);
 	pfree(ids);
 	pfree(c.out);

@@ -3,9 +3,9 @@
  *		SQL entry points of the verbs: check, unpack, call, pack.
  *-------------------------------------------------------------------------
  */
+#include "produce.h"
 #include "worker.h"
 
-#include "expiry.h"
 #include "length.h"
 
 #include "access/detoast.h"
@@ -44,136 +44,7 @@ MQ_FUNCTION(mq_sql_extend_batch);
 MQ_FUNCTION(mq_sql_wait);
 MQ_FUNCTION(mq_sql_not_yet);
 
-/* ---------------------------------------------------------------- checks */
-
-#define LONGEST_LEASE	(1000 * 12 * DAYS_PER_MONTH * USECS_PER_DAY)
-
-static void
-not_null(FunctionCallInfo fcinfo, int i, const char *name)
-{
-	if (PG_ARGISNULL(i))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must not be null", name)));
-}
-
-static void
-not_yet(const char *what)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s is not supported by this version of mq", what)));
-}
-
-static const char *
-arg_queue(FunctionCallInfo fcinfo)
-{
-	mq_require_preload();
-	not_null(fcinfo, 0, "queue");
-	return mq_text_name(PG_GETARG_TEXT_PP(0));
-}
-
-/* An interval in microseconds, at least `least`; `missing` if null. */
-static int64
-arg_interval(FunctionCallInfo fcinfo, int i, const char *name, int64 least, int64 missing)
-{
-	int64		us;
-
-	if (PG_ARGISNULL(i))
-		return missing;
-	us = mq_interval_us(PG_GETARG_INTERVAL_P(i));
-	if (us < least)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 least > 0 ? errmsg("%s must be greater than zero", name) :
-				 errmsg("%s must not be negative", name)));
-	return us;
-}
-
-/* The length of a lease, as mq.create_queue takes it. */
-static int64
-arg_lease_length(FunctionCallInfo fcinfo, int i, int64 missing)
-{
-	int64		us = arg_interval(fcinfo, i, "lease", 1, missing);
-
-	if (us > LONGEST_LEASE)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("lease must be at most 1000 years")));
-	return us;
-}
-
-/* An array argument as Datums; null: -1 elements. */
-typedef struct ArrayArg
-{
-	int			n;
-	Datum	   *v;
-	bool	   *null;
-} ArrayArg;
-
-static ArrayArg
-arg_array(FunctionCallInfo fcinfo, int i, const char *name)
-{
-	ArrayArg	a = {-1, NULL, NULL};
-	ArrayType  *array;
-	int16		typlen;
-	bool		typbyval;
-	char		typalign;
-
-	if (PG_ARGISNULL(i))
-		return a;
-	array = PG_GETARG_ARRAYTYPE_P(i);
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s must be a one-dimensional array", name)));
-	get_typlenbyvalalign(ARR_ELEMTYPE(array), &typlen, &typbyval, &typalign);
-	deconstruct_array(array, ARR_ELEMTYPE(array), typlen, typbyval, typalign,
-					  &a.v, &a.null, &a.n);
-	return a;
-}
-
 /* --------------------------------------------------------------- enqueue */
-
-/*
- * The arguments that enqueue and enqueue_batch share, at the same positions:
- * 3 delay, 4 priority, 7 ttl, 8 deliver_at.
- */
-static MqEnqueue
-arg_enqueue(FunctionCallInfo fcinfo)
-{
-	MqEnqueue	e = {0};
-
-	mq_check_writable("mq.enqueue()");
-	if (!PG_ARGISNULL(3) && !PG_ARGISNULL(8))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("delay and deliver_at cannot be given together")));
-	if (!PG_ARGISNULL(3))
-	{
-		int64		delay = arg_interval(fcinfo, 3, "delay", 0, 0);
-
-		e.timed = delay > 0;
-		e.ready_at = mq_time_add(mq_now(), delay);
-	}
-	if (!PG_ARGISNULL(8))
-	{
-		e.timed = true;
-		e.ready_at = PG_GETARG_TIMESTAMPTZ(8);
-		if (TIMESTAMP_NOT_FINITE(e.ready_at))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("deliver_at must be finite")));
-	}
-	e.priority = PG_ARGISNULL(4) ? 0 : PG_GETARG_INT32(4);
-	if (e.priority < 0 || e.priority > MQ_PRIORITY_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("priority %d is out of range", e.priority),
-				 errhint("Priorities are 0 to %d, the higher the sooner.", MQ_PRIORITY_MAX)));
-	e.ttl = arg_interval(fcinfo, 7, "ttl", 1, 0);
-	return e;
-}
 
 static Relation
 open_for_enqueue(const char *queue, const MqEnqueue *e, MqDef **def)
@@ -181,18 +52,15 @@ open_for_enqueue(const char *queue, const MqEnqueue *e, MqDef **def)
 	Relation	rel = mq_queue_open(queue, RowExclusiveLock, def);
 
 	mq_require(*def, ACL_INSERT);
-	if ((*def)->ordered)
-		mq_require_no_place(*def, (MqPlace) {.priority = e->priority, .timed = e->timed});
-	mq_queue_expect(*def, rel);
-	mq_worker_ensure();
+	mq_produce_prepare(*def, rel, e);
 	return rel;
 }
 
 Datum
 mq_sql_enqueue(PG_FUNCTION_ARGS)
 {
-	const char *queue = arg_queue(fcinfo);
-	MqEnqueue	e = arg_enqueue(fcinfo);
+	const char *queue = mq_arg_queue(fcinfo);
+	MqEnqueue	e = mq_arg_enqueue(fcinfo, 0, "mq.enqueue()");
 	MqMessage	m;
 	MqValues	values;
 	MqDef	   *def;
@@ -213,14 +81,7 @@ mq_sql_enqueue(PG_FUNCTION_ARGS)
 
 	rel = open_for_enqueue(queue, &e, &def);
 	mq_enqueue_values(&e, &m, &values);
-	mq_expiry_values(def, e.ttl, &values);
-	if (m.dedup_id_null)
-	{
-		mq_length_reserve(def, rel, 1);
-		inserted = mq_row_insert(def, rel, &values, &id);
-	}
-	else
-		mq_dedup_insert(def, rel, &values, 1, &id, &inserted, mq_length_reserve);
+	mq_produce(def, rel, &e, &values, 1, !m.dedup_id_null, &id, &inserted);
 	relation_close(rel, NoLock);
 	if (!inserted)
 		PG_RETURN_NULL();
@@ -234,7 +95,7 @@ mq_sql_enqueue(PG_FUNCTION_ARGS)
 Datum
 mq_sql_enqueue_redriven(PG_FUNCTION_ARGS)
 {
-	const char *queue = arg_queue(fcinfo);
+	const char *queue = mq_arg_queue(fcinfo);
 	MqEnqueue	e = {0};
 	MqMessage	m;
 	MqValues	values;
@@ -266,37 +127,17 @@ mq_sql_enqueue_redriven(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(id);
 }
 
-/* One array of messages' parts has to agree in length with the others. */
-static void
-same_length(int *n, const ArrayArg *a, const char *name)
-{
-	if (a->n < 0)
-		return;
-	if (*n >= 0 && a->n != *n)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s has %d elements, other arrays have %d", name, a->n, *n)));
-	*n = a->n;
-}
-
-static void
-part(const ArrayArg *a, int i, Datum *v, bool *null)
-{
-	*null = a->n < 0 || a->null[i];
-	*v = *null ? (Datum) 0 : a->v[i];
-}
-
 Datum
 mq_sql_enqueue_batch(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	const char *queue = arg_queue(fcinfo);
-	MqEnqueue	e = arg_enqueue(fcinfo);
-	ArrayArg	bodies = arg_array(fcinfo, 1, "bodies");
-	ArrayArg	headers = arg_array(fcinfo, 2, "headers");
-	ArrayArg	keys = arg_array(fcinfo, 5, "keys");
-	ArrayArg	dedup_ids = arg_array(fcinfo, 6, "dedup_ids");
-	ArrayArg	datas = arg_array(fcinfo, 9, "datas");
+	const char *queue = mq_arg_queue(fcinfo);
+	MqEnqueue	e = mq_arg_enqueue(fcinfo, 0, "mq.enqueue()");
+	MqArray	bodies = mq_arg_array(fcinfo, 1, "bodies");
+	MqArray	headers = mq_arg_array(fcinfo, 2, "headers");
+	MqArray	keys = mq_arg_array(fcinfo, 5, "keys");
+	MqArray	dedup_ids = mq_arg_array(fcinfo, 6, "dedup_ids");
+	MqArray	datas = mq_arg_array(fcinfo, 9, "datas");
 	int			n = -1;
 	MqValues   *values;
 	MqDef	   *def;
@@ -304,11 +145,11 @@ mq_sql_enqueue_batch(PG_FUNCTION_ARGS)
 	int64	   *ids;
 	bool	   *inserted;
 
-	same_length(&n, &bodies, "bodies");
-	same_length(&n, &headers, "headers");
-	same_length(&n, &keys, "keys");
-	same_length(&n, &dedup_ids, "dedup_ids");
-	same_length(&n, &datas, "datas");
+	mq_arg_same_length(&n, &bodies, "bodies");
+	mq_arg_same_length(&n, &headers, "headers");
+	mq_arg_same_length(&n, &keys, "keys");
+	mq_arg_same_length(&n, &dedup_ids, "dedup_ids");
+	mq_arg_same_length(&n, &datas, "datas");
 	n = Max(n, 0);				/* array_agg over no rows is null */
 
 	rel = open_for_enqueue(queue, &e, &def);
@@ -319,21 +160,14 @@ mq_sql_enqueue_batch(PG_FUNCTION_ARGS)
 	{
 		MqMessage	m;
 
-		part(&bodies, i, &m.body, &m.body_null);
-		part(&headers, i, &m.headers, &m.headers_null);
-		part(&keys, i, &m.key, &m.key_null);
-		part(&dedup_ids, i, &m.dedup_id, &m.dedup_id_null);
-		part(&datas, i, &m.data, &m.data_null);
+		mq_array_part(&bodies, i, &m.body, &m.body_null);
+		mq_array_part(&headers, i, &m.headers, &m.headers_null);
+		mq_array_part(&keys, i, &m.key, &m.key_null);
+		mq_array_part(&dedup_ids, i, &m.dedup_id, &m.dedup_id_null);
+		mq_array_part(&datas, i, &m.data, &m.data_null);
 		mq_enqueue_values(&e, &m, &values[i]);
-		mq_expiry_values(def, e.ttl, &values[i]);
 	}
-	if (n > 0 && dedup_ids.n > 0)
-		mq_dedup_insert(def, rel, values, n, ids, inserted, mq_length_reserve);
-	else if (n > 0)
-	{
-		mq_length_reserve(def, rel, n);
-		mq_rows_insert(def, rel, values, n, ids, inserted);
-	}
+	mq_produce(def, rel, &e, values, n, dedup_ids.n > 0, ids, inserted);
 	relation_close(rel, NoLock);
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
@@ -437,8 +271,8 @@ dequeue(FunctionCallInfo fcinfo, const char *const *queues, int nqueues, int at)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max must be at least 1")));
-	d.lease = arg_lease_length(fcinfo, at + 1, -1);
-	d.wait = arg_interval(fcinfo, at + 2, "wait", 0, 0);
+	d.lease = mq_arg_lease(fcinfo, at + 1, -1);
+	d.wait = mq_arg_interval(fcinfo, at + 2, "wait", 0, 0);
 	d.auto_ack = !PG_ARGISNULL(at + 3) && PG_GETARG_BOOL(at + 3);
 	d.session = !PG_ARGISNULL(at + 4) && PG_GETARG_BOOL(at + 4);
 	if (d.session && d.lease >= 0)
@@ -480,7 +314,7 @@ dequeue(FunctionCallInfo fcinfo, const char *const *queues, int nqueues, int at)
 Datum
 mq_sql_dequeue(PG_FUNCTION_ARGS)
 {
-	const char *queue = arg_queue(fcinfo);
+	const char *queue = mq_arg_queue(fcinfo);
 
 	return dequeue(fcinfo, &queue, 1, 1);
 }
@@ -489,13 +323,13 @@ mq_sql_dequeue(PG_FUNCTION_ARGS)
 Datum
 mq_sql_dequeue_any(PG_FUNCTION_ARGS)
 {
-	ArrayArg	names;
+	MqArray	names;
 	const char *queues[MQ_WAIT_QUEUES];
 	int			n = 0;
 
 	mq_require_preload();
-	not_null(fcinfo, 0, "queues");
-	names = arg_array(fcinfo, 0, "queues");
+	mq_arg_not_null(fcinfo, 0, "queues");
+	names = mq_arg_array(fcinfo, 0, "queues");
 	if (names.n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -561,15 +395,15 @@ settle_one(const char *queue, bool id_null, int64 id, int64 receipt, MqSettleArg
 static bool
 arg_deliveries(FunctionCallInfo fcinfo, MqSettleArgs *a)
 {
-	ArrayArg	ids = arg_array(fcinfo, 1, "ids");
-	ArrayArg	receipts = arg_array(fcinfo, 2, "receipts");
+	MqArray	ids = mq_arg_array(fcinfo, 1, "ids");
+	MqArray	receipts = mq_arg_array(fcinfo, 2, "receipts");
 	int64	   *i8;
 	int64	   *r8;
 
 	if (ids.n <= 0)
 		return false;
 	if (receipts.n < 0)
-		not_null(fcinfo, 2, "receipts");
+		mq_arg_not_null(fcinfo, 2, "receipts");
 	if (receipts.n != 1 && receipts.n != ids.n)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -593,7 +427,7 @@ arg_deliveries(FunctionCallInfo fcinfo, MqSettleArgs *a)
 static int
 settle_batch(FunctionCallInfo fcinfo, MqSettleArgs *a)
 {
-	const char *queue = arg_queue(fcinfo);
+	const char *queue = mq_arg_queue(fcinfo);
 	MqDef	   *def;
 	Relation	rel = open_for_settle(queue, &def);
 	int			n = 0;
@@ -613,9 +447,9 @@ arg_strict(FunctionCallInfo fcinfo, int i)
 static Datum
 settle_single(FunctionCallInfo fcinfo, MqSettleArgs *a)
 {
-	const char *queue = arg_queue(fcinfo);
+	const char *queue = mq_arg_queue(fcinfo);
 
-	not_null(fcinfo, 2, "receipt");
+	mq_arg_not_null(fcinfo, 2, "receipt");
 	PG_RETURN_BOOL(settle_one(queue, PG_ARGISNULL(1),
 							  PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1),
 							  PG_GETARG_INT64(2), a));
@@ -631,7 +465,7 @@ static void
 arg_nack_delay(FunctionCallInfo fcinfo, MqSettleArgs *a)
 {
 	a->has_delay = !PG_ARGISNULL(3);
-	a->delay = arg_interval(fcinfo, 3, "delay", 0, 0);
+	a->delay = mq_arg_interval(fcinfo, 3, "delay", 0, 0);
 }
 
 Datum
@@ -655,7 +489,7 @@ mq_sql_ack_message(PG_FUNCTION_ARGS)
 	bool		receipt_null;
 
 	mq_require_preload();
-	not_null(fcinfo, 0, "message");
+	mq_arg_not_null(fcinfo, 0, "message");
 	t = PG_GETARG_HEAPTUPLEHEADER(0);
 	queue = GetAttributeByNum(t, MSG_QUEUE + 1, &queue_null);
 	id = GetAttributeByNum(t, MSG_ID + 1, &id_null);
@@ -751,21 +585,21 @@ extend(const char *queue, MqSettleArgs *a, int64 duration)
 static int64
 arg_lease(FunctionCallInfo fcinfo, int i)
 {
-	not_null(fcinfo, i, "lease");
-	return arg_lease_length(fcinfo, i, 0);
+	mq_arg_not_null(fcinfo, i, "lease");
+	return mq_arg_lease(fcinfo, i, 0);
 }
 
 Datum
 mq_sql_extend(PG_FUNCTION_ARGS)
 {
 	MqSettleArgs a = {.strict = arg_strict(fcinfo, 4)};
-	const char *queue = arg_queue(fcinfo);
+	const char *queue = mq_arg_queue(fcinfo);
 	int64		duration = arg_lease(fcinfo, 3);
 	int64		id = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT64(1);
 	bool		id_null = PG_ARGISNULL(1);
 	int64		receipt;
 
-	not_null(fcinfo, 2, "receipt");
+	mq_arg_not_null(fcinfo, 2, "receipt");
 	receipt = PG_GETARG_INT64(2);
 	a.n = 1;
 	a.ids = &id;
@@ -779,7 +613,7 @@ Datum
 mq_sql_extend_batch(PG_FUNCTION_ARGS)
 {
 	MqSettleArgs a = {.strict = arg_strict(fcinfo, 4)};
-	const char *queue = arg_queue(fcinfo);
+	const char *queue = mq_arg_queue(fcinfo);
 	int64		duration = arg_lease(fcinfo, 3);
 
 	if (!arg_deliveries(fcinfo, &a))
@@ -792,7 +626,7 @@ mq_sql_ack_dequeue(PG_FUNCTION_ARGS)
 {
 	MqSettleArgs a = {.verb = MQ_ACK};
 
-	const char *queue = arg_queue(fcinfo);
+	const char *queue = mq_arg_queue(fcinfo);
 
 	(void) settle_batch(fcinfo, &a);
 	return dequeue(fcinfo, &queue, 1, 3);
@@ -812,11 +646,11 @@ cannot_wait(const char *why)
 Datum
 mq_sql_wait(PG_FUNCTION_ARGS)
 {
-	const char *queue = arg_queue(fcinfo);
+	const char *queue = mq_arg_queue(fcinfo);
 	int64		timeout;
 
-	not_null(fcinfo, 1, "timeout");
-	timeout = arg_interval(fcinfo, 1, "timeout", 0, 0);
+	mq_arg_not_null(fcinfo, 1, "timeout");
+	timeout = mq_arg_interval(fcinfo, 1, "timeout", 0, 0);
 	mq_check_writable("mq.wait()");
 	if (IsolationUsesXactSnapshot())
 		cannot_wait("at REPEATABLE READ or SERIALIZABLE");
@@ -837,6 +671,8 @@ mq_sql_not_yet(PG_FUNCTION_ARGS)
 {
 	char	   *name = get_func_name(fcinfo->flinfo->fn_oid);
 
-	not_yet(psprintf("mq.%s", name ? name : "function"));
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("mq.%s is not supported by this version of mq", name ? name : "function")));
 	PG_RETURN_NULL();
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  * triggers.c
- *		The triggers on queue tables and on mq.queue$: how writes that do not
- *		come through mq's functions are noticed.
+ *		The triggers on queue tables and on mq's catalog: how writes that do not
+ *		come through mq's functions, and new definitions, are noticed.
  *
  * mq's direct writes fire none of them.  Its writes through the executor do:
  * inserts and updates are noted here like anybody's, a delete that settles a
@@ -24,6 +24,7 @@ MQ_FUNCTION(mq_sql_queue_before);
 MQ_FUNCTION(mq_sql_queue_after);
 MQ_FUNCTION(mq_sql_queue_truncate);
 MQ_FUNCTION(mq_sql_queue_changed);
+MQ_FUNCTION(mq_sql_routing_changed);
 
 static TriggerData *
 trigger_data(FunctionCallInfo fcinfo)
@@ -221,5 +222,16 @@ mq_sql_queue_changed(PG_FUNCTION_ARGS)
 		if (update && (q = mq_queue_create(MyDatabaseId, relid, &created)) != NULL)
 			mq_unlock(q->partition);
 	}
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * On mq.exchange$, mq.exchange_grant$ and mq.binding$, for each statement: every
+ * session compiles the exchanges it uses again (route.c).
+ */
+Datum
+mq_sql_routing_changed(PG_FUNCTION_ARGS)
+{
+	CacheInvalidateRelcacheByRelid(RelationGetRelid(trigger_data(fcinfo)->tg_relation));
 	return PointerGetDatum(NULL);
 }

@@ -135,6 +135,7 @@ INSERT INTO verbs (sql) VALUES
     ($$SELECT mq.reject(m.queue, m.id, m.receipt, 'bad') FROM mq.dequeue('%1$s') m$$), ($$SELECT * FROM mq.dequeue('%1$s', auto_ack => true)$$),
     ($$SELECT * FROM mq.ack_dequeue('%1$s', '{1}', '{1}')$$), ($$SELECT mq.ack_batch('%1$s', '{1}', '{1}')$$), ($$SELECT mq.nack_batch('%1$s', '{1}', '{1}')$$),
     ($$SELECT mq.reject_batch('%1$s', '{1}', '{1}')$$), ($$SELECT mq.release_batch('%1$s', '{1}', '{1}')$$), ($$SELECT mq.extend_batch('%1$s', '{1}', '{1}', '1 s')$$),
+    ($$SELECT mq.publish('', '%1$s', '1', mandatory => true)$$), ($$SELECT mq.publish_batch('', '{%1$s,%1$s}', '{1,2}', headers => '{"{\"a\": 1}",NULL}')$$),
     ($$INSERT INTO mq.q_%1$s (body, headers, key) VALUES ('1', '{}', 'k')$$);
 INSERT INTO verbs (sql, owner_only)
     SELECT v, true FROM unnest(ARRAY[$$SELECT mq.pause('%1$s')$$, $$SELECT mq.resume('%1$s')$$, $$SELECT mq.alter_queue('%1$s', lease => '30 min', unset => '{ttl}')$$,
@@ -148,7 +149,7 @@ SELECT is(pg_temp.trapped(w.who, format(v.sql, q.q)), '00000', w.who || ': ' || 
 -- Refusals look things up too.
 SELECT is(pg_temp.trapped('mqh_user', sql), state, sql || ' is refused') FROM (VALUES ($$SELECT mq.enqueue('none', '1')$$, '42704'), ($$SELECT mq.browse('none')$$, '42704'),
     ($$SELECT mq.pause('hp')$$, '42501'), ($$SELECT mq.purge('hp')$$, '42501'), ($$SELECT mq.drop_queue('hp')$$, '42501'), ($$SELECT mq.alter_queue('hp', lease => '1 s')$$, '42501'),
-    ($$SELECT mq.create_queue('x y')$$, '42501'), ($$SELECT mq.grant('hp', 'mqh_user', 'send')$$, '42501'), ($$SELECT mq.publish('', 'hp', '1')$$, '0A000')) AS r (sql, state);
+    ($$SELECT mq.create_queue('x y')$$, '42501'), ($$SELECT mq.grant('hp', 'mqh_user', 'send')$$, '42501'), ($$SELECT mq.publish('none', 'k', '1')$$, '42704')) AS r (sql, state);
 SELECT is(pg_temp.trapped('mqh_eve', sql), state, sql || ' is refused') FROM (VALUES ($$SELECT mq.create_queue('x y')$$, '22023'), ($$SELECT mq.create_queue('he')$$, '42710'),
     ($$SELECT mq.alter_queue('he', unset => '{lease}')$$, '22023'), ($$SELECT mq.alter_queue('he', dead_letter => 'hp_dead')$$, '42501'),
     ($$SELECT mq.grant('he', 'mqh_user', 'all')$$, '22023'), ($$SELECT mq.drop_queue('he_dead')$$, '2BP01')) AS r (sql, state);
