@@ -1450,7 +1450,9 @@ COMMENT ON FUNCTION mq.import_renamed$(mq.import_item$) IS 'the row for an objec
 
 CREATE FUNCTION mq.import_arguments$(options jsonb)
 RETURNS text LANGUAGE sql IMMUTABLE
-RETURN (SELECT string_agg(format('%I => %L', o.key, o.value), ', ' ORDER BY o.key) FROM jsonb_each_text(options) AS o);
+RETURN (SELECT string_agg(format('%I => %s', o.key, CASE jsonb_typeof(o.value) WHEN 'string' THEN quote_literal(o.value #>> '{}') ELSE o.value::text END),
+                          ', ' ORDER BY o.key)
+        FROM jsonb_each(jsonb_strip_nulls(options)) AS o);
 COMMENT ON FUNCTION mq.import_arguments$(jsonb) IS 'options as arguments of a call';
 
 CREATE FUNCTION mq.import_exchanges$(items mq.import_item$[])
@@ -1474,7 +1476,7 @@ BEGIN
             UNION ALL
             SELECT o.name, r.depth + 1 FROM own AS o JOIN ordered AS r ON o.alternate = r.name
         )
-        SELECT o.item, CASE WHEN r.depth IS NOT NULL THEN o.alternate END AS alternate
+        SELECT o.item, CASE WHEN r.depth IS NOT NULL THEN o.alternate END AS alternate, r.depth IS NULL AS circle
         FROM own AS o LEFT JOIN ordered AS r USING (name)
         ORDER BY r.depth, (o.item).nr, o.name
     LOOP
@@ -1491,10 +1493,12 @@ BEGIN
             CONTINUE;
         ELSIF present.name IS NULL THEN
             RETURN NEXT ROW('exchange', (x.item).name, 'created',
-                format('type => %L', type) || coalesce(format(', alternate => %L', x.alternate), ''),
+                mq.import_arguments$(jsonb_build_object('type', type, 'alternate', x.alternate)),
                 format('SELECT mq.create_exchange(%L, type => %L, alternate => %L)', (x.item).name, type, x.alternate), NULL)::mq.import_row$;
-        ELSIF (x.item).type IS NULL OR (present.type = type AND present.alternate IS NOT DISTINCT FROM x.alternate) THEN
-            RETURN NEXT ROW('exchange', (x.item).name, 'exists', NULL, NULL, NULL)::mq.import_row$;
+        ELSIF type IS NULL OR (present.type = type AND present.alternate IS NOT DISTINCT FROM x.alternate) THEN
+            RETURN NEXT ROW('exchange', (x.item).name, 'exists',
+                CASE WHEN type IS NULL AND (x.item).nr IS NOT NULL THEN format('type %s here, %s in the file', present.type, (x.item).type) END,
+                NULL, NULL)::mq.import_row$;
         ELSE
             RETURN NEXT ROW('exchange', (x.item).name, 'differs', concat_ws('; ',
                 CASE WHEN present.type <> type THEN format('type is %s, in the file %s', present.type, type) END,
@@ -1505,8 +1509,10 @@ BEGIN
         RETURN QUERY SELECT * FROM mq.import_renamed$(x.item);
         IF x.alternate IS NULL AND (x.item).settings ? 'alternate-exchange' THEN
             RETURN NEXT ROW('exchange argument', (x.item).name, 'skipped',
-                format('alternate-exchange %s: there is none that could be, so what no binding takes is dropped',
-                       (x.item).settings -> 'alternate-exchange'), NULL, NULL)::mq.import_row$;
+                format('alternate-exchange %s: %s, so what no binding takes is dropped', (x.item).settings -> 'alternate-exchange',
+                       CASE WHEN x.circle THEN 'it is in a circle of alternates or leads to one'
+                            WHEN (x.item).settings ->> 'alternate-exchange' = (x.item).source THEN 'it is the exchange itself'
+                            ELSE 'there is no such exchange' END), NULL, NULL)::mq.import_row$;
         END IF;
         IF (x.item).type = 'x-delayed-message' THEN
             RETURN NEXT ROW('exchange argument', (x.item).name, 'adapted',
@@ -1577,7 +1583,7 @@ BEGIN
     ELSIF s ? 'overflow' AND s ->> 'overflow' <> 'drop-head' THEN
         skipped := skipped || format('overflow %s: not known for %s queues, so drop_head', s -> 'overflow', (item).type);
     END IF;
-    IF options ? 'max_length' OR s ->> 'overflow' = 'drop-head' THEN
+    IF options ? 'max_length' OR s ? 'overflow' THEN
         options := '{"overflow": "drop_head"}' || options;
     END IF;
 
@@ -1618,8 +1624,9 @@ BEGIN
     ELSIF exchange IS NOT NULL AND (dead).served IS NOT TRUE THEN
         skipped := skipped || format('dead-letter-exchange %s: there is no such exchange, so dead messages are dropped', s -> 'dead-letter-exchange');
     ELSIF exchange IS NOT NULL THEN
-        deaths := jsonb_strip_nulls(jsonb_build_object('dead_letter', '', 'dead_letter_exchange', (dead).name, 'dead_letter_key', key));
-        IF key IS NULL AND mq.import_exchange_type$((dead).type, (dead).args) IN ('direct', 'topic') THEN
+        deaths := jsonb_build_object('dead_letter', '', 'dead_letter_exchange', (dead).name, 'dead_letter_key', key);
+        IF key IS NULL AND coalesce((SELECT e.type FROM mq.exchanges AS e WHERE e.name = (dead).name),
+                                    mq.import_exchange_type$((dead).type, (dead).args)) IN ('direct', 'topic') THEN
             adapted := adapted || format('dead-letter-exchange %s without a key: dead messages get the key "%s", not the one they were sent with',
                                          s -> 'dead-letter-exchange', (item).name);
         END IF;
@@ -1664,14 +1671,14 @@ DECLARE
     b       record;
     label   text;
     type    text;
-    pattern text;
+    route   text;
     kind    text;
-    match   jsonb;
+    wanted  jsonb;
+    here    boolean;
 BEGIN
     FOR b IN
         SELECT e.nr, s AS source, d AS destination, e.item ->> 'destination_type' = 'queue' AS to_queue, e.item ->> 'source' AS source_name,
-               e.item ->> 'destination' AS destination_name, coalesce(e.item ->> 'routing_key', '') AS key, a.args,
-               coalesce(a.args ->> 'x-match', 'all') AS how
+               e.item ->> 'destination' AS destination_name, coalesce(e.item ->> 'routing_key', '') AS key, a.args
         FROM mq.import_section$(definitions, 'bindings') AS e
         CROSS JOIN LATERAL mq.import_object$(e.item -> 'arguments') AS a (args)
         CROSS JOIN LATERAL mq.import_vhost$(definitions, e.item) AS v (vhost)
@@ -1694,34 +1701,29 @@ BEGIN
 
         type := coalesce((SELECT e.type FROM mq.exchanges AS e WHERE e.name = (b.source).name),
                          mq.import_exchange_type$((b.source).type, (b.source).args));
-        pattern := CASE WHEN type IN ('direct', 'topic') THEN b.key ELSE '#' END;
-        match := NULL;
-        IF type = 'headers' THEN
-            SELECT coalesce(jsonb_object_agg(a.key, a.value), '{}') INTO match
-            FROM jsonb_each(b.args) AS a
-            WHERE a.key <> 'x-match' AND (a.key NOT LIKE 'x-%' OR b.how IN ('all-with-x', 'any-with-x'));
-            IF b.how NOT IN ('all', 'any', 'all-with-x', 'any-with-x') OR 'null' = ANY (SELECT a.value FROM jsonb_each(match) AS a)
-               OR (match = '{}' AND b.how LIKE 'any%') THEN
-                RETURN NEXT ROW(kind, label, 'skipped', format(CASE WHEN match = '{}' THEN '%s: it matches nothing'
-                    ELSE '%s: only values can be compared, by x-match all or any' END, b.args), NULL, NULL)::mq.import_row$;
-                CONTINUE;
-            END IF;
-            match := match || jsonb_build_object('x-match', left(b.how, 3));
+        route := CASE WHEN type IN ('direct', 'topic') THEN b.key ELSE '#' END;
+        wanted := CASE WHEN type = 'headers' AND b.args <> '{}' THEN b.args END;
+        IF wanted ->> 'x-match' NOT IN ('all', 'any', 'all-with-x', 'any-with-x') OR pg_column_size(wanted) > 1000 THEN
+            RETURN NEXT ROW(kind, label, 'skipped', CASE WHEN pg_column_size(wanted) > 1000 THEN 'its headers take more than 1000 bytes'
+                ELSE format('x-match %s is not known', wanted -> 'x-match') END, NULL, NULL)::mq.import_row$;
+            CONTINUE;
         END IF;
 
-        RETURN NEXT ROW(kind, label, CASE WHEN EXISTS (
-                SELECT FROM mq.bindings AS e
-                WHERE e.exchange = (b.source).name AND e.pattern = import_bindings$.pattern AND e.match IS NOT DISTINCT FROM import_bindings$.match
-                  AND CASE WHEN b.to_queue THEN e.queue ELSE e.destination END = (b.destination).name) THEN 'exists' ELSE 'bound' END,
-            format('pattern => %L', pattern) || coalesce(format(', match => %L', match), ''), NULL,
-            format('SELECT mq.%s(%L, %L, pattern => %L, match => %L)', CASE WHEN b.to_queue THEN 'bind' ELSE 'bind_exchange' END,
-                   (b.source).name, (b.destination).name, pattern, match))::mq.import_row$;
-        RETURN QUERY
-        SELECT kind || ' argument', label, 'skipped', format('%s %s: %s', a.key, a.value, CASE WHEN type = 'headers' THEN
-                   'headers that begin with x- do not count, as in RabbitMQ' ELSE format('means nothing to a %s exchange', type) END), NULL, NULL
-        FROM jsonb_each(b.args) AS a
-        WHERE a.key <> 'x-match' AND NOT coalesce(match, '{}') ? a.key
-        ORDER BY a.key;
+        here := EXISTS (
+            SELECT FROM mq.bindings AS e
+            WHERE e.exchange = (b.source).name AND e.pattern = route AND e.match IS NOT DISTINCT FROM wanted
+              AND CASE WHEN b.to_queue THEN e.queue ELSE e.destination END = (b.destination).name);
+        RETURN NEXT ROW(kind, label, CASE WHEN here THEN 'exists' ELSE 'bound' END,
+            mq.import_arguments$(jsonb_build_object('pattern', route, 'match', wanted::text)), NULL,
+            CASE WHEN NOT here THEN
+                format('SELECT mq.%s(%L, %L, pattern => %L, match => %L)', CASE WHEN b.to_queue THEN 'bind' ELSE 'bind_exchange' END,
+                       (b.source).name, (b.destination).name, route, wanted) END)::mq.import_row$;
+        IF type <> 'headers' THEN
+            RETURN QUERY
+            SELECT kind || ' argument', label, 'skipped', format('%s %s: means nothing to a %s exchange', a.key, a.value, type), NULL, NULL
+            FROM jsonb_each(b.args) AS a
+            ORDER BY a.key;
+        END IF;
     END LOOP;
 END
 $$;
@@ -1741,7 +1743,7 @@ AS $$
                CASE WHEN u.nr IS NULL THEN 'skipped' ELSE 'applied' END AS action,
                CASE WHEN p.pattern IS NULL THEN 'its pattern cannot be read here; alter by hand what it is for'
                     WHEN u.nr IS NULL THEN 'there is nothing that it is for, or another policy has priority'
-                    ELSE format('to %s queues and %s exchanges of vhost "%s"; what is made later does not get it', u.queues, u.exchanges, p.vhost) END AS note
+                    ELSE format('in vhost "%s", queues: %s, exchanges: %s; what is made later does not get it', p.vhost, u.queues, u.exchanges) END AS note
         FROM mq.import_policies$(definitions) AS p LEFT JOIN used AS u USING (kind, nr)
         UNION ALL
         SELECT p.kind, p.nr, d.key, p.kind || ' argument', p.name, 'skipped', format('%s %s: %s', d.key, d.value, mq.import_hint$(d.key))
