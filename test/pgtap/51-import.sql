@@ -11,17 +11,19 @@ CREATE FUNCTION pg_temp.made() RETURNS bigint LANGUAGE sql AS $$
 
 -- A dry run says all and does nothing, also where nothing could be done.
 BEGIN READ ONLY;
-SELECT is((SELECT count(*) > 100 FROM file, mq.import_definitions(d, dry_run => true)), true, 'a dry run in a read-only transaction');
+SELECT count(*) AS rows FROM file, mq.import_definitions(d, dry_run => true) \gset
 ROLLBACK;
 CREATE TEMP TABLE planned AS SELECT i.* FROM file, mq.import_definitions(d, dry_run => true) WITH ORDINALITY i(kind, name, action, note, nr);
+SELECT is((SELECT count(*) FROM planned), :rows::bigint, 'a dry run, also in a read-only transaction');
 SELECT is(pg_temp.made(), 0::bigint, '... makes nothing');
 
 -- For real, rolled back, and again.
 BEGIN;
 SELECT count(*) FROM file, mq.import_definitions(d) \gset
-SELECT cmp_ok(pg_temp.made(), '>', 100::bigint, 'the real thing does');
+SELECT pg_temp.made() AS made \gset
 ROLLBACK;
-SELECT is(pg_temp.made(), 0::bigint, '... with its transaction');
+SELECT cmp_ok(:made, '>', 100, 'the real thing does');
+SELECT is(pg_temp.made(), 0::bigint, '... in the caller''s transaction');
 CREATE TEMP TABLE done AS SELECT i.* FROM file, mq.import_definitions(d) WITH ORDINALITY i(kind, name, action, note, nr);
 SELECT results_eq('SELECT kind, name, action, note FROM done ORDER BY nr', 'SELECT kind, name, action, note FROM planned ORDER BY nr', 'it does what the dry run said');
 
@@ -366,8 +368,9 @@ SELECT is(pg_temp.value_as('mqt_importer', $$ SELECT action || ': ' || note FROM
 SELECT is(pg_temp.state_as('mqt_importer', $$ SELECT * FROM mq.import_definitions('{"bindings": [{"source": "amq.topic", "destination": "mi.q", "destination_type": "queue"}]}') $$), '42710', 'another''s exchange');
 SELECT is(pg_temp.state_as('mqt_importer', $$ SELECT * FROM mq.import_definitions('{"bindings": [{"source": "mi.x", "destination": "work", "destination_type": "queue"}]}') $$), '42501', 'binding another''s queue');
 BEGIN READ ONLY;
-SELECT is(pg_temp.state($$ SELECT * FROM mq.import_definitions('{"queues": [{"name": "ro"}]}') $$), '25006', 'not in a read-only transaction');
+SELECT pg_temp.state($$ SELECT * FROM mq.import_definitions('{"queues": [{"name": "ro"}]}') $$) AS state \gset
 ROLLBACK;
+SELECT is(:'state', '25006', 'not in a read-only transaction');
 
 SELECT mq.drop_queue(q) FROM unnest('{mi.q}'::text[]) q WHERE mq.unbind('mi.x', q);
 SELECT mq.drop_exchange('mi.x');
