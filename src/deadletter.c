@@ -222,7 +222,7 @@ to_dead_letter_queue(const Deaths *d, const Way *ways, int n)
 		log_dropped(d, n, ways[0].i,
 					psprintf("no queue is bound for them to exchange \"%s\", and it has no dead-letter queue",
 							 d->def->dead_exchange));
-	else if (strcmp(d->reason, "maxlen") != 0)	/* a producer sums them up */
+	else if (strcmp(d->reason, "maxlen") != 0)	/* a producer sums them up (dequeue_drop.c) */
 		log_dropped(d, n, ways[0].i, "it has no dead-letter queue");
 }
 
