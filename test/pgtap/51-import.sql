@@ -370,7 +370,7 @@ SELECT is(pg_temp.state_as('mqt_importer', $$ SELECT * FROM mq.import_definition
 BEGIN READ ONLY;
 SELECT pg_temp.state($$ SELECT * FROM mq.import_definitions('{"queues": [{"name": "ro"}]}') $$) AS state \gset
 ROLLBACK;
-SELECT is(:'state', '25006', 'not in a read-only transaction');
+SELECT is(:'state'::text, '25006', 'not in a read-only transaction');
 
 SELECT mq.drop_queue(q) FROM unnest('{mi.q}'::text[]) q WHERE mq.unbind('mi.x', q);
 SELECT mq.drop_exchange('mi.x');
