@@ -1455,6 +1455,12 @@ RETURN (SELECT string_agg(format('%I => %s', o.key, CASE jsonb_typeof(o.value) W
         FROM jsonb_each(jsonb_strip_nulls(options)) AS o);
 COMMENT ON FUNCTION mq.import_arguments$(jsonb) IS 'options as arguments of a call';
 
+-- Messages of the importer may go there, and somebody may have taken the name first.
+CREATE FUNCTION mq.import_owner$(owner name)
+RETURNS text LANGUAGE sql STABLE
+RETURN CASE WHEN owner <> current_user THEN format('it belongs to %I', owner) END;
+COMMENT ON FUNCTION mq.import_owner$(name) IS 'note on an object of another role';
+
 CREATE FUNCTION mq.import_exchanges$(items mq.import_item$[])
 RETURNS SETOF mq.import_row$ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -1497,14 +1503,15 @@ BEGIN
                 format('SELECT mq.create_exchange(%L, type => %L, alternate => %L)', (x.item).name, type, x.alternate), NULL)::mq.import_row$;
         ELSIF type IS NULL OR (present.type = type AND present.alternate IS NOT DISTINCT FROM x.alternate) THEN
             RETURN NEXT ROW('exchange', (x.item).name, 'exists',
-                CASE WHEN type IS NULL AND (x.item).nr IS NOT NULL THEN format('type %s here, %s in the file', present.type, (x.item).type) END,
-                NULL, NULL)::mq.import_row$;
+                nullif(concat_ws('; ',
+                    CASE WHEN type IS NULL AND (x.item).nr IS NOT NULL THEN format('type %s here, %s in the file', present.type, (x.item).type) END,
+                    mq.import_owner$(present.owner)), ''), NULL, NULL)::mq.import_row$;
         ELSE
             RETURN NEXT ROW('exchange', (x.item).name, 'differs', concat_ws('; ',
                 CASE WHEN present.type <> type THEN format('type is %s, in the file %s', present.type, type) END,
                 CASE WHEN present.alternate IS DISTINCT FROM x.alternate THEN
                     format('alternate is %s, in the file %s', coalesce(present.alternate, 'not set'), coalesce(x.alternate, 'not set')) END,
-                'nothing changed'), NULL, NULL)::mq.import_row$;
+                'nothing changed', mq.import_owner$(present.owner)), NULL, NULL)::mq.import_row$;
         END IF;
         RETURN QUERY SELECT * FROM mq.import_renamed$(x.item);
         IF x.alternate IS NULL AND (x.item).settings ? 'alternate-exchange' THEN
@@ -1650,7 +1657,8 @@ BEGIN
         WHERE now.value #>> '{}' IS DISTINCT FROM wanted.text AND existing.name IS NOT NULL
           AND (options ? now.key OR now.key IN ('dead_letter', 'dead_letter_exchange', 'dead_letter_key', 'ttl', 'max_length', 'unlogged'));
         RETURN NEXT ROW('queue', (item).name, CASE WHEN differ IS NULL THEN 'exists' ELSE 'differs' END,
-            CASE WHEN existing.name IS NULL THEN 'not yours to see, so its options are not compared' ELSE differ || '; nothing changed' END,
+            CASE WHEN existing.name IS NULL THEN 'not yours to see, so its options are not compared'
+                 ELSE nullif(concat_ws('; ', differ || '; nothing changed', mq.import_owner$(existing.owner)), '') END,
             NULL, NULL)::mq.import_row$;
     END IF;
     RETURN QUERY SELECT * FROM mq.import_renamed$(item);

@@ -364,6 +364,11 @@ SELECT is(to_regclass('mq."q_mi.q"'), NULL, '... and leaves nothing half-done');
 SELECT format('GRANT EXECUTE ON FUNCTION %s TO mqt_importer', p.oid::regprocedure) FROM pg_proc p WHERE pronamespace = 'mq'::regnamespace AND proname = 'create_exchange' \gexec
 SELECT is(pg_temp.state_as('mqt_importer', 'SELECT * FROM mine, mq.import_definitions(d)'), '00000', 'with them it goes');
 SELECT results_eq($$ SELECT owner FROM mq.queues WHERE name = 'mi.q' UNION ALL SELECT owner FROM mq.exchanges WHERE name = 'mi.x' $$, $$ VALUES ('mqt_importer'::name), ('mqt_importer') $$, 'who imports owns');
+SELECT results_eq('SELECT i.kind, action, note FROM mine, mq.import_definitions(d) i', $$ VALUES ('exchange', 'exists', 'it belongs to mqt_importer'),
+    ('queue', 'exists', 'it belongs to mqt_importer'), ('binding', 'exists', 'pattern => ''#''') $$, '... and others are told');
+SELECT results_eq($$ SELECT note FROM mq.import_definitions('{"queues": [{"name": "mi.q", "durable": false}], "exchanges": [{"name": "mi.x", "type": "direct"}]}') WHERE action = 'differs' $$,
+    $$ VALUES ('type is fanout, in the file direct; nothing changed; it belongs to mqt_importer'),
+              ('dead_letter_exchange is mi.x, in the file not set; unlogged is false, in the file true; nothing changed; it belongs to mqt_importer') $$, '... also of what differs');
 SELECT is(pg_temp.value_as('mqt_importer', $$ SELECT action || ': ' || note FROM mq.import_definitions('{"queues": [{"name": "work"}]}') $$), 'exists: not yours to see, so its options are not compared', 'another''s queue');
 SELECT is(pg_temp.state_as('mqt_importer', $$ SELECT * FROM mq.import_definitions('{"bindings": [{"source": "amq.topic", "destination": "mi.q", "destination_type": "queue"}]}') $$), '42710', 'another''s exchange');
 SELECT is(pg_temp.state_as('mqt_importer', $$ SELECT * FROM mq.import_definitions('{"bindings": [{"source": "mi.x", "destination": "work", "destination_type": "queue"}]}') $$), '42501', 'binding another''s queue');
