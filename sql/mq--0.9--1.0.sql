@@ -125,7 +125,7 @@ BEGIN
     IF referrer IS NOT NULL THEN
         RAISE EXCEPTION 'cannot drop queue "%" because others refer to it', name
             USING ERRCODE = 'dependent_objects_still_exist', DETAIL = referrer,
-                  HINT = 'Drop or alter them first.';
+                  HINT = 'Drop, alter or unbind them first.';
     END IF;
 
     -- The row goes first, so that the table is still found by its triggers; the dedup_ids last, when nobody can be adding any.
@@ -392,7 +392,7 @@ BEGIN
             USING ERRCODE = 'duplicate_object';
     END IF;
     IF options.dead_letter_exchange <> '' THEN
-        PERFORM mq.use_exchange$(owner, options.dead_letter_exchange);
+        PERFORM mq.use_exchange$(owner, 'dead_letter_exchange', options.dead_letter_exchange);
     END IF;
     PERFORM mq.make_table$(owner, options.name, options.unlogged);
     IF options.retain IS NOT NULL THEN
@@ -457,7 +457,7 @@ BEGIN
         PERFORM mq.name_dead_letter$(c.relowner, options, dead_letter LIKE '%\%%') FROM pg_class c WHERE c.oid = relation;
     END IF;
     IF dead_letter_exchange <> '' THEN
-        PERFORM mq.use_exchange$(c.relowner, dead_letter_exchange) FROM pg_class c WHERE c.oid = relation;
+        PERFORM mq.use_exchange$(c.relowner, 'dead_letter_exchange', dead_letter_exchange) FROM pg_class c WHERE c.oid = relation;
     END IF;
 
     UPDATE mq.queue$ q
@@ -675,8 +675,8 @@ BEGIN
     IF exchange IS NULL THEN
         RAISE EXCEPTION '% must not be null', argument USING ERRCODE = 'invalid_parameter_value';
     ELSIF exchange = '' THEN
-        RAISE EXCEPTION 'the default exchange has no bindings of its own' USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'It routes to the queue that the routing key names.';
+        RAISE EXCEPTION '% must not be the default exchange', argument USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'That one has no bindings: it routes to the queue that the routing key names.';
     END IF;
     SELECT e.type INTO type FROM mq.exchange$ e WHERE e.name = exchange FOR KEY SHARE;
     IF NOT FOUND THEN
@@ -706,12 +706,12 @@ $$;
 REVOKE ALL ON FUNCTION mq.own_exchange$(oid, text, text) FROM PUBLIC;
 COMMENT ON FUNCTION mq.own_exchange$(oid, text, text) IS 'the same; raises 42501 unless the caller owns the exchange';
 
-CREATE FUNCTION mq.use_exchange$(role oid, exchange text)
+CREATE FUNCTION mq.use_exchange$(role oid, argument text, exchange text)
 RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM mq.exchange_type$('exchange', exchange);
+    PERFORM mq.exchange_type$(argument, exchange);
     IF NOT mq.may_publish$(role, exchange) THEN
         RAISE EXCEPTION 'permission denied for exchange "%"', exchange
             USING ERRCODE = 'insufficient_privilege',
@@ -720,8 +720,8 @@ BEGIN
     END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION mq.use_exchange$(oid, text) FROM PUBLIC;
-COMMENT ON FUNCTION mq.use_exchange$(oid, text) IS
+REVOKE ALL ON FUNCTION mq.use_exchange$(oid, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION mq.use_exchange$(oid, text, text) IS
 'raises 42704 or 42501 unless there is such an exchange and the role may publish to it; it is kept from being dropped';
 
 CREATE OR REPLACE FUNCTION mq.create_exchange(
@@ -747,7 +747,7 @@ BEGIN
     IF alternate = name COLLATE "C" THEN
         RAISE EXCEPTION 'exchange "%" cannot be its own alternate', name USING ERRCODE = 'invalid_parameter_value';
     ELSIF alternate IS NOT NULL THEN
-        PERFORM mq.use_exchange$(caller, alternate);
+        PERFORM mq.use_exchange$(caller, 'alternate', alternate);
     END IF;
 
     INSERT INTO mq.exchange$ VALUES (name, wanted, alternate, pg_get_userbyid(caller)) ON CONFLICT DO NOTHING;
@@ -910,8 +910,7 @@ DECLARE
     type   CONSTANT text := mq.own_exchange$(caller, 'source', source);
     wanted CONSTANT text := coalesce(pattern, '#');
 BEGIN
-    PERFORM mq.exchange_type$('destination', destination);
-    PERFORM mq.use_exchange$(caller, destination);
+    PERFORM mq.use_exchange$(caller, 'destination', destination);
     PERFORM mq.check_binding$(source, type, wanted, match);
     INSERT INTO mq.binding$ (exchange, destination, pattern, match)
     VALUES (source, bind_exchange$.destination, wanted, bind_exchange$.match)
