@@ -897,9 +897,12 @@ DECLARE
     wanted   CONSTANT text := coalesce(pattern, '#');
 BEGIN
     PERFORM mq.require$(queue);
-    -- keeps mq.drop_queue away until this transaction ends
+    -- keeps mq.drop_queue away until this transaction ends; where that came first, caches may still know the table
     PERFORM FROM mq.queue$ q WHERE q.name = queue FOR KEY SHARE;
-    IF NOT has_table_privilege(caller, mq.require$(queue), 'INSERT') THEN
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'queue "%" does not exist', queue
+            USING ERRCODE = 'undefined_object', HINT = 'Create it with mq.create_queue.';
+    ELSIF NOT has_table_privilege(caller, mq.require$(queue), 'INSERT') THEN
         RAISE EXCEPTION 'permission denied for queue "%"', queue
             USING ERRCODE = 'insufficient_privilege',
                   DETAIL = 'Binding takes INSERT on the queue.', HINT = 'Its owner can grant it with mq.grant.';
