@@ -91,6 +91,13 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION mq.referrers$(exchange boolean, name text)
+RETURNS text LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_referrers';
+REVOKE ALL ON FUNCTION mq.referrers$(boolean, text) FROM PUBLIC;
+COMMENT ON FUNCTION mq.referrers$(boolean, text) IS
+'what refers to a queue, or to an exchange, a line each, NULL = nothing; by the latest committed state at every isolation level';
+
 CREATE OR REPLACE FUNCTION mq.drop_queue$(caller oid, name text, if_exists boolean)
 RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -114,19 +121,7 @@ BEGIN
         PERFORM mq.require$(name);
     END IF;
 
-    SELECT string_agg(reference.text, E'\n' ORDER BY reference.text) INTO referrer
-    FROM (SELECT format('Queue "%s" has it as dead-letter queue.', q.name)
-          FROM mq.queue$ q
-          WHERE q.dead_letter = drop_queue$.name AND mq.relation$(q.name) IS NOT NULL
-          UNION ALL
-          SELECT format('Queue "%s" has it as dead_letter_key of the default exchange.', q.name)
-          FROM mq.queue$ q
-          WHERE q.dead_letter_exchange = '' AND q.dead_letter_key = drop_queue$.name AND q.name <> drop_queue$.name
-            AND mq.relation$(q.name) IS NOT NULL
-          UNION ALL
-          SELECT format('Exchange "%s" is bound to it with pattern "%s".', b.exchange, b.pattern)
-          FROM mq.binding$ b
-          WHERE b.queue = drop_queue$.name) AS reference (text);
+    referrer := mq.referrers$(false, name);
     IF referrer IS NOT NULL THEN
         RAISE EXCEPTION 'cannot drop queue "%" because others refer to it', name
             USING ERRCODE = 'dependent_objects_still_exist', DETAIL = referrer,
@@ -376,7 +371,11 @@ BEGIN
     -- The catalog row decides between sessions that make the same queue.
     LOOP
         INSERT INTO mq.queue$ SELECT options.* ON CONFLICT (name) DO NOTHING;
-        EXIT WHEN FOUND;
+        IF FOUND THEN
+            -- nothing that was bound to another one of this name
+            DELETE FROM mq.binding$ b WHERE b.queue = options.name;
+            EXIT;
+        END IF;
         IF mq.relation$(options.name) IS NOT NULL THEN
             -- keeps mq.drop_queue away until this transaction ends
             PERFORM FROM mq.queue$ q WHERE q.name = options.name FOR KEY SHARE;
@@ -388,7 +387,6 @@ BEGIN
             PERFORM FROM mq.queue$ q WHERE q.name = options.name FOR UPDATE;
             IF FOUND AND mq.relation$(options.name) IS NULL THEN
                 PERFORM mq.forget$(options.name);
-                DELETE FROM mq.binding$ b WHERE b.queue = options.name;
             END IF;
         END IF;
     END LOOP;
@@ -562,6 +560,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     relation CONSTANT regclass := mq.require$(dead_queue);
+    origins  CONSTANT text[] := mq.origins$(dead_queue);
     moved    bigint;
     last_id  bigint;
     left_out bigint;
@@ -579,7 +578,7 @@ BEGIN
         WITH locked AS MATERIALIZED (
             SELECT m.id, coalesce($2, m.headers -> 'x-death' -> 0 ->> 'queue') AS origin
             FROM mq.%1$I m
-            WHERE ($2 IS NOT NULL OR mq.redrivable$($3, m.headers -> 'x-death' -> 0 ->> 'queue'))
+            WHERE ($2 IS NOT NULL OR m.headers -> 'x-death' -> 0 ->> 'queue' = ANY ($3))
               AND mq.lease_state$($1, m.id) IS DISTINCT FROM 'leased'
             ORDER BY m.id
             FOR UPDATE SKIP LOCKED
@@ -595,15 +594,15 @@ BEGIN
         SELECT count(mq.enqueue_redriven$(d.origin, d.body, d.headers, d.priority, d.key, d.data)), max(d.id)
         FROM (SELECT * FROM moved ORDER BY id) d
         $query$, 'q_' || dead_queue)
-        INTO moved, last_id USING relation, target, dead_queue, max;
+        INTO moved, last_id USING relation, target, origins, max;
 
     IF target IS NULL THEN
         EXECUTE format($query$
             SELECT count(*) FROM mq.%I m
             WHERE ($2 IS NULL OR m.id < $2)
-              AND mq.redrivable$($1, m.headers -> 'x-death' -> 0 ->> 'queue') IS NOT TRUE
+              AND (m.headers -> 'x-death' -> 0 ->> 'queue' = ANY ($1)) IS NOT TRUE
             $query$, 'q_' || dead_queue)
-            INTO left_out USING dead_queue, CASE WHEN moved = max THEN last_id END;
+            INTO left_out USING origins, CASE WHEN moved = max THEN last_id END;
         IF left_out > 0 THEN
             RAISE NOTICE 'messages left in queue "%" because the queue they came from is unknown or gone: %', dead_queue, left_out
                 USING HINT = 'Give target to send them elsewhere.';
@@ -813,14 +812,7 @@ BEGIN
     END IF;
     PERFORM mq.own_exchange$(caller, 'name', name);
 
-    SELECT string_agg(reference.text, E'\n' ORDER BY reference.text) INTO referrer
-    FROM (SELECT format('Exchange "%s" has it as alternate.', e.name)
-          FROM mq.exchange$ e
-          WHERE e.alternate = drop_exchange$.name
-          UNION ALL
-          SELECT format('Queue "%s" has it as dead-letter exchange.', q.name)
-          FROM mq.queue$ q
-          WHERE q.dead_letter_exchange = drop_exchange$.name AND mq.relation$(q.name) IS NOT NULL) AS reference (text);
+    referrer := mq.referrers$(true, name);
     IF referrer IS NOT NULL THEN
         RAISE EXCEPTION 'cannot drop exchange "%" because others refer to it', name
             USING ERRCODE = 'dependent_objects_still_exist', DETAIL = referrer,
@@ -1044,38 +1036,42 @@ WHERE (EXISTS (SELECT FROM mq.exchanges e WHERE e.name = b.exchange) OR EXISTS (
   AND (b.queue IS NULL OR mq.relation$(b.queue) IS NOT NULL);
 COMMENT ON VIEW mq.bindings IS 'bindings of the exchanges in mq.exchanges, and those that lead to the queues in mq.queues';
 
-CREATE FUNCTION mq.leads_to$(exchange text, queue text)
-RETURNS boolean LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    WITH RECURSIVE reached AS (
-        SELECT leads_to$.exchange COLLATE "C" AS name
-        UNION
-        SELECT next.name
-        FROM reached r
-        CROSS JOIN LATERAL (SELECT b.destination AS name FROM mq.binding$ b WHERE b.exchange = r.name AND b.destination IS NOT NULL
-                            UNION ALL
-                            SELECT e.alternate FROM mq.exchange$ e WHERE e.name = r.name AND e.alternate IS NOT NULL) next
-    )
-    SELECT EXISTS (SELECT FROM mq.binding$ b JOIN reached r ON r.name = b.exchange WHERE b.queue = leads_to$.queue)
-$$;
-REVOKE ALL ON FUNCTION mq.leads_to$(text, text) FROM PUBLIC;
-COMMENT ON FUNCTION mq.leads_to$(text, text) IS 'whether some binding leads from an exchange to a queue, directly or through other exchanges';
+-- Where a message died is what its sender may have written: only a queue whose dead letters do come here is believed.
+CREATE FUNCTION mq.origins$(dead_queue text)
+RETURNS text[] LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mq_sql_as_extension';
+COMMENT ON FUNCTION mq.origins$(text) IS 'the queues whose dead letters may come to this one; for its owner';
 
-CREATE OR REPLACE FUNCTION mq.redrivable$(dead_queue text, origin text)
-RETURNS boolean LANGUAGE plpgsql STABLE SECURITY DEFINER
+CREATE FUNCTION mq.origins$$(caller oid, dead_queue text)
+RETURNS text[] LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    q mq.queue$;
+    origins text[];
 BEGIN
-    SELECT * INTO q FROM mq.queue$ o WHERE o.name = origin;
-    RETURN FOUND AND mq.relation$(origin) IS NOT NULL AND origin <> dead_queue COLLATE "C"
-           AND (q.dead_letter = dead_queue
-                OR CASE q.dead_letter_exchange WHEN '' THEN coalesce(q.dead_letter_key, q.name) = dead_queue
-                                               ELSE mq.leads_to$(q.dead_letter_exchange, dead_queue) END) IS TRUE;
+    PERFORM mq.require_owner$(caller, dead_queue);
+    WITH RECURSIVE upstream AS (
+        SELECT b.exchange AS name FROM mq.binding$ b WHERE b.queue = dead_queue
+        UNION
+        SELECT before.name
+        FROM upstream u
+        CROSS JOIN LATERAL (SELECT b.exchange AS name FROM mq.binding$ b WHERE b.destination = u.name
+                            UNION ALL
+                            SELECT e.name FROM mq.exchange$ e WHERE e.alternate = u.name) before
+    )
+    SELECT array_agg(q.name) INTO origins
+    FROM mq.queue$ q
+    WHERE q.name <> dead_queue AND mq.relation$(q.name) IS NOT NULL
+      AND (q.dead_letter = dead_queue
+           OR q.dead_letter_exchange = '' AND q.dead_letter_key = dead_queue
+           OR q.dead_letter_exchange IN (SELECT u.name FROM upstream u));
+    RETURN coalesce(origins, '{}');
 END
 $$;
+REVOKE ALL ON FUNCTION mq.origins$$(oid, text) FROM PUBLIC;
+COMMENT ON FUNCTION mq.origins$$(oid, text) IS 'mq.origins$, run as the extension''s owner';
+
+DROP FUNCTION mq.redrivable$(text, text);
 
 
 --

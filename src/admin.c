@@ -37,6 +37,7 @@ MQ_FUNCTION(mq_sql_stats);
 MQ_FUNCTION(mq_sql_worker_start);
 MQ_FUNCTION(mq_sql_dedup_forget);
 MQ_FUNCTION(mq_sql_archive_newest);
+MQ_FUNCTION(mq_sql_referrers);
 
 /* Who owns the extension. */
 static Oid
@@ -490,4 +491,56 @@ mq_sql_archive_newest(PG_FUNCTION_ARGS)
 	if (newest == DT_NOBEGIN)
 		PG_RETURN_NULL();
 	PG_RETURN_TIMESTAMPTZ(newest);
+}
+
+/*
+ * What refers to a queue, or to an exchange, a line each; null if nothing does.
+ * The latest committed state is asked: a transaction whose snapshot is older
+ * than the lock it waited for must not drop what has come to be referred to.
+ * For mq's own functions, as the extension's owner.
+ */
+Datum
+mq_sql_referrers(PG_FUNCTION_ARGS)
+{
+	static const char *const of_queue =
+		"SELECT pg_catalog.string_agg(r.line, E'\\n' ORDER BY r.line) FROM ("
+		"SELECT pg_catalog.format('Queue \"%s\" has it as dead-letter queue.', q.name) FROM mq.queue$ q "
+		"WHERE q.dead_letter OPERATOR(pg_catalog.=) $1 AND mq.relation$(q.name) IS NOT NULL "
+		"UNION ALL "
+		"SELECT pg_catalog.format('Queue \"%s\" has it as dead_letter_key of the default exchange.', q.name) FROM mq.queue$ q "
+		"WHERE q.dead_letter_exchange OPERATOR(pg_catalog.=) '' AND q.dead_letter_key OPERATOR(pg_catalog.=) $1 "
+		"AND q.name OPERATOR(pg_catalog.<>) $1 AND mq.relation$(q.name) IS NOT NULL "
+		"UNION ALL "
+		"SELECT pg_catalog.format('Exchange \"%s\" is bound to it with pattern \"%s\".', b.exchange, b.pattern) FROM mq.binding$ b "
+		"WHERE b.queue OPERATOR(pg_catalog.=) $1) r (line)";
+	static const char *const of_exchange =
+		"SELECT pg_catalog.string_agg(r.line, E'\\n' ORDER BY r.line) FROM ("
+		"SELECT pg_catalog.format('Exchange \"%s\" has it as alternate.', e.name) FROM mq.exchange$ e "
+		"WHERE e.alternate OPERATOR(pg_catalog.=) $1 "
+		"UNION ALL "
+		"SELECT pg_catalog.format('Queue \"%s\" has it as dead-letter exchange.', q.name) FROM mq.queue$ q "
+		"WHERE q.dead_letter_exchange OPERATOR(pg_catalog.=) $1 AND mq.relation$(q.name) IS NOT NULL) r (line)";
+	bool		exchange = PG_GETARG_BOOL(0);
+	Oid			type = TEXTOID;
+	Datum		name = PG_GETARG_DATUM(1);
+	MemoryContext caller = CurrentMemoryContext;
+	text	   *lines = NULL;
+	bool		isnull;
+	Datum		d;
+
+	SPI_connect();
+	mq_run_as_owner(GetUserId(), exchange ? of_exchange : of_queue, 1, &type, &name, NULL,
+					SPI_OK_SELECT, true);
+	d = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(caller);
+
+		lines = DatumGetTextPCopy(d);
+		MemoryContextSwitchTo(spi);
+	}
+	SPI_finish();
+	if (lines == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(lines);
 }

@@ -11,8 +11,9 @@
  *
  * Queues and exchanges can form a circle.  A message that comes back to a queue
  * in which it has died, and was rejected nowhere on the way, would go round for
- * ever without anybody having touched it: it is dropped and logged.  The rule is
- * RabbitMQ's.
+ * ever without anybody having wanted it so: that queue does not get it, and if
+ * no other one does it is dropped and logged.  The rule is RabbitMQ's, whose
+ * delivery limit is our `attempts`.
  */
 #include "deadletter.h"
 
@@ -21,6 +22,7 @@
 #include "route.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 /* Messages that died together. */
 typedef struct Deaths
@@ -153,12 +155,17 @@ open_dead(const Deaths *d, const char *name, bool routed, MqDef **dead)
 {
 	Relation	rel;
 	Oid			role;
+	Oid			locked = InvalidOid;
 
-	if (d->nowait && (*dead = mq_def_lookup(name, true)) != NULL &&
-		!ConditionalLockRelationOid((*dead)->relid, RowExclusiveLock))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("dead-letter queue \"%s\" is locked", (*dead)->name)));
+	if (d->nowait)
+	{
+		/* before anything is looked up, which would wait */
+		locked = get_relname_relid(psprintf(MQ_TABLE_PREFIX "%s", name), mq_schema_oid(false));
+		if (OidIsValid(locked) && !ConditionalLockRelationOid(locked, RowExclusiveLock))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("dead-letter queue \"%s\" is locked", name)));
+	}
 	rel = mq_queue_try_open(name, RowExclusiveLock, dead);
 	if (rel == NULL)
 		return NULL;
@@ -256,14 +263,15 @@ find_ways(const Deaths *d, MqExchange *x, const char *key, int *n, Fate *fates)
 	{
 		Jsonb	   *headers = DatumGetJsonbP(d->values[i].v[MQ_COL_HEADERS]);
 		const char **queues;
-		int			routed = x ? mq_route(x, key, strlen(key), headers, &queues) : 0;
+		int			routed = x ? mq_route(x, key, strlen(key), headers,
+										  d->nowait ? MQ_NOWAIT : 0, &queues) : 0;
+		int			circles = 0;
 
-		fates[i] = FATE_LEFT;
 		for (int k = 0; k < routed; k++)
 		{
 			if (is_circle(headers, queues[k]))
 			{
-				fates[i] = FATE_CIRCLE;
+				circles++;
 				continue;
 			}
 			if (*n == max)
@@ -273,6 +281,7 @@ find_ways(const Deaths *d, MqExchange *x, const char *key, int *n, Fate *fates)
 			}
 			ways[(*n)++] = (Way) {queues[k], i};
 		}
+		fates[i] = routed > 0 && circles == routed ? FATE_CIRCLE : FATE_LEFT;
 	}
 	if (*n > 1)
 		qsort(ways, *n, sizeof(Way), compare_ways);
@@ -304,7 +313,7 @@ to_exchange(const Deaths *d)
 {
 	const char *exchange = pstrdup(d->def->dead_exchange);
 	const char *key = pstrdup(d->def->dead_key ? d->def->dead_key : d->def->name);
-	MqExchange *x = mq_exchange_find(exchange, true);
+	MqExchange *x = mq_exchange_find(exchange, MQ_MISSING_OK | (d->nowait ? MQ_NOWAIT : 0));
 	Fate	   *fates = palloc(sizeof(Fate) * d->n);
 	Way		   *rest = palloc(sizeof(Way) * d->n);
 	Way		   *ways;

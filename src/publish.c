@@ -75,7 +75,7 @@ compare_ways(const void *a, const void *b)
 static Way *
 route(const Publish *p, int *n)
 {
-	MqExchange *x = mq_exchange_find(p->exchange, false);
+	MqExchange *x = mq_exchange_find(p->exchange, 0);
 	Way		   *ways = NULL;
 	int			max = 0;
 
@@ -92,7 +92,7 @@ route(const Publish *p, int *n)
 
 		CHECK_FOR_INTERRUPTS();
 		m = mq_route(x, VARDATA_ANY(p->keys[i]), VARSIZE_ANY_EXHDR(p->keys[i]),
-					 p->headers[i], &queues);
+					 p->headers[i], 0, &queues);
 		if (*n + m > max)
 		{
 			max = Max(*n + m, max * 2);
@@ -144,13 +144,19 @@ check_right(const Publish *p, MqDef *def)
 
 /* Step 4 for one queue. */
 static void
-insert(const Publish *p, const Way *ways, const Stop *s)
+insert(const Publish *p, const Way *ways, Stop *s)
 {
 	int			n = s->to - s->from;
 	MqValues   *values = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(MqValues) * (Size) n);
 	int64	   *ids = palloc(sizeof(int64) * n);
 	bool	   *inserted = palloc(sizeof(bool) * n);
 
+	if (!s->def->valid)
+	{
+		/* changed since it was opened, by code of another queue's owner */
+		relation_close(s->rel, NoLock);
+		s->rel = mq_queue_open(ways[s->from].queue, RowExclusiveLock, &s->def);
+	}
 	check_right(p, s->def);
 	mq_produce_prepare(s->def, s->rel, &p->e);
 	for (int i = 0; i < n; i++)
@@ -200,6 +206,9 @@ publish(Publish *p, bool mandatory)
 			break;
 		for (int i = 0; i < nstops; i++)
 			relation_close(stops[i].rel, RowExclusiveLock);
+		pfree(stops);
+		if (ways)
+			pfree(ways);
 	}
 	for (int i = 0; i < nstops; i++)
 		for (int k = stops[i].from; k < stops[i].to; k++)
@@ -237,8 +246,9 @@ arg_exchange(FunctionCallInfo fcinfo)
 
 /* Checks a message and makes its columns. */
 static void
-set_message(Publish *p, int i, const MqMessage *m)
+set_message(Publish *p, int i, text *key, const MqMessage *m)
 {
+	p->keys[i] = key;
 	mq_enqueue_values(&p->e, m, &p->values[i]);
 	p->headers[i] = m->headers_null ? NULL : DatumGetJsonbP(m->headers);
 	p->dedup |= !m->dedup_id_null;
@@ -256,7 +266,6 @@ mq_sql_publish(PG_FUNCTION_ARGS)
 
 	mq_arg_not_null(fcinfo, 1, "routing_key");
 	p.e = mq_arg_enqueue(fcinfo, 1, "mq.publish()");
-	key = PG_GETARG_TEXT_PP(1);
 	p.keys = &key;
 	p.headers = &headers;
 	p.values = &values;
@@ -271,7 +280,7 @@ mq_sql_publish(PG_FUNCTION_ARGS)
 	m.dedup_id_null = PG_ARGISNULL(7);
 	m.data = PG_GETARG_DATUM(10);
 	m.data_null = PG_ARGISNULL(10);
-	set_message(&p, 0, &m);
+	set_message(&p, 0, PG_GETARG_TEXT_PP(1), &m);
 	publish(&p, !PG_ARGISNULL(11) && PG_GETARG_BOOL(11));
 	PG_RETURN_INT32(queues);
 }
@@ -311,13 +320,12 @@ mq_sql_publish_batch(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("routing_keys must not contain nulls")));
-		p.keys[i] = DatumGetTextPP(keys.v[i]);
 		mq_array_part(&bodies, i, &m.body, &m.body_null);
 		mq_array_part(&headers, i, &m.headers, &m.headers_null);
 		mq_array_part(&message_keys, i, &m.key, &m.key_null);
 		mq_array_part(&dedup_ids, i, &m.dedup_id, &m.dedup_id_null);
 		mq_array_part(&datas, i, &m.data, &m.data_null);
-		set_message(&p, i, &m);
+		set_message(&p, i, DatumGetTextPP(keys.v[i]), &m);
 	}
 	publish(&p, !PG_ARGISNULL(11) && PG_GETARG_BOOL(11));
 

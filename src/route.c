@@ -36,6 +36,7 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "common/hashfn.h"
+#include "storage/lmgr.h"
 #include "topic.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -385,13 +386,25 @@ load_bindings(MqExchange *x, Relation rel)
 	MemoryContextDelete(scratch);
 }
 
+static Relation
+open_table(Oid relid, int flags)
+{
+	if (!(flags & MQ_NOWAIT))
+		return table_open(relid, AccessShareLock);
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("exchanges and bindings are locked")));
+	return table_open(relid, NoLock);
+}
+
 /* Reads and compiles an exchange; false if there is no such one. */
 static bool
-compile(MqExchange *x)
+compile(MqExchange *x, int flags)
 {
-	Relation	exchange = table_open(exchange_oid, AccessShareLock);
-	Relation	grant = table_open(grant_oid, AccessShareLock);
-	Relation	binding = table_open(binding_oid, AccessShareLock);
+	Relation	exchange = open_table(exchange_oid, flags);
+	Relation	grant = open_table(grant_oid, flags);
+	Relation	binding = open_table(binding_oid, flags);
 	bool		found;
 
 	if (x->context == NULL)
@@ -418,10 +431,10 @@ compile(MqExchange *x)
 
 /*
  * The exchange of that name, '' being the default one; NULL or 42704 if there
- * is none.  The result holds until an exchange of the same name is asked for.
+ * is none (see flags).  The result holds until an exchange of the same name is asked for.
  */
 MqExchange *
-mq_exchange_find(const char *name, bool missing_ok)
+mq_exchange_find(const char *name, int flags)
 {
 	MqExchange *x;
 	bool		found;
@@ -454,7 +467,7 @@ mq_exchange_find(const char *name, bool missing_ok)
 		{
 			PG_TRY();
 			{
-				found = compile(x);
+				found = compile(x, flags);
 			}
 			PG_CATCH();
 			{
@@ -470,7 +483,7 @@ mq_exchange_find(const char *name, bool missing_ok)
 			hash_search(exchanges, name, HASH_REMOVE, NULL);
 		}
 	}
-	if (!found && !missing_ok)
+	if (!found && !(flags & MQ_MISSING_OK))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("exchange \"%s\" does not exist", name),
@@ -590,7 +603,8 @@ compare_names(const void *a, const void *b)
  * any more.  Returns how many.
  */
 int
-mq_route(MqExchange *x, const char *key, int len, Jsonb *headers, const char ***queues)
+mq_route(MqExchange *x, const char *key, int len, Jsonb *headers, int flags,
+		 const char ***queues)
 {
 	Route		r = {0};
 	int			n = 0;
@@ -614,7 +628,7 @@ mq_route(MqExchange *x, const char *key, int len, Jsonb *headers, const char ***
 		next = hash_search(exchanges, name, HASH_FIND, NULL);
 		if (next && next->visited == routes)
 			continue;
-		next = mq_exchange_find(name, true);
+		next = mq_exchange_find(name, flags | MQ_MISSING_OK);
 		if (next == NULL)
 			continue;
 		next->visited = routes;

@@ -244,13 +244,37 @@ SELECT is((SELECT row(state, message, detail) FROM pg_temp.raised($$ SELECT mq.r
     row('42501'::text, 'permission denied for queue "rs"'::text, 'Its own owner may not insert into it.'::text), 'the target''s owner may not insert');
 GRANT INSERT ON mq.q_rs TO mqd_sink;
 SELECT is((SELECT mq.reject(m.queue, m.id, m.receipt) FROM mq.dequeue('rq', wait => '10 s') m), true, 'given back');
--- through the default exchange it takes the owner's INSERT
+-- through the default exchange it takes the owner's INSERT, when it is set and at the death
+SELECT is(pg_temp.state($$ SELECT mq.alter_queue('rq', dead_letter_exchange => '', dead_letter_key => 'rs') $$), '42501', 'default exchange: the owner needs INSERT');
+SELECT mq.grant('rs', 'mqd_owner', 'send');
 SELECT mq.alter_queue('rq', dead_letter_exchange => '', dead_letter_key => 'rs');
+SELECT is((SELECT row(state, detail) FROM pg_temp.raised($$ SELECT mq.drop_queue('rs') $$)),
+    row('2BP01'::text, E'Exchange "rx" is bound to it with pattern "#".\nQueue "rq" has it as dead_letter_key of the default exchange.'::text), 'a queue so named is not dropped');
+SELECT mq.revoke('rs', 'mqd_owner', 'send');
 SELECT mq.enqueue('rq', '3');
 SELECT is((SELECT row(state, message) FROM pg_temp.raised($$ SELECT mq.reject(m.queue, m.id, m.receipt) FROM mq.dequeue('rq') m $$)), row('42501'::text, 'permission denied for queue "rs"'::text), 'default exchange: the owner''s own INSERT');
 SELECT mq.grant('rs', 'mqd_owner', 'send');
 SELECT is((SELECT mq.reject(m.queue, m.id, m.receipt) FROM mq.dequeue('rq', wait => '10 s') m), true, '... with it');
 SELECT is((SELECT count(*) FROM mq.q_rs), 3::bigint, 'there');
+
+-- where it was first published stays
+SELECT mq.create_exchange('fx'), mq.create_exchange('fdx', 'fanout'), mq.create_exchange('fdx2', 'fanout');
+SELECT mq.create_queue('f3', dead_letter => '');
+SELECT mq.create_queue('f2', dead_letter_exchange => 'fdx2'), mq.bind('fdx2', 'f3');
+SELECT mq.create_queue('f1', dead_letter_exchange => 'fdx'), mq.bind('fdx', 'f2'), mq.bind('fx', 'f1');
+SELECT mq.publish('fx', 'the.key', '1'), mq.enqueue('f1', '2');
+SELECT mq.reject('f1', m.id, m.receipt) FROM mq.dequeue('f1', 2) m;
+SELECT mq.reject('f2', m.id, m.receipt) FROM mq.dequeue('f2', 2) m;
+SELECT results_eq($$ SELECT body, headers - 'x-death' FROM mq.q_f3 ORDER BY body $$,
+    $$ VALUES ('1'::jsonb, '{"x-exchange": "fdx2", "x-routing-key": "f2", "x-first-death-exchange": "fx", "x-first-death-routing-key": "the.key"}'::jsonb),
+              ('2', '{"x-exchange": "fdx2", "x-routing-key": "f2", "x-first-death-exchange": "fdx", "x-first-death-routing-key": "f1"}') $$,
+    'x-first-death-exchange: of the first publishing');
+-- who may ask where dead letters come from
+SELECT is(mq.origins$('f3'), '{f2}', 'origins by an exchange');
+SELECT is(mq.origins$('f2'), '{f1}', '... each its own');
+SELECT is(mq.origins$('f1'), '{}', 'none');
+SELECT is(pg_temp.state_as('mqd_consumer', $$ SELECT mq.origins$('f3') $$), '42501', 'only the owner may ask');
+SELECT mq.unbind('fx', 'f1'), mq.unbind('fdx', 'f2'), mq.unbind('fdx2', 'f3'), mq.drop_queue('f1'), mq.drop_queue('f2'), mq.drop_queue('f3'), mq.drop_exchange('fx'), mq.drop_exchange('fdx'), mq.drop_exchange('fdx2');
 
 SELECT mq.drop_queue('rq'), mq.drop_exchange('rx');
 DROP TABLE mq.q_rs, public.dead_log;

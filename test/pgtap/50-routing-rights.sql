@@ -50,7 +50,7 @@ SELECT is(pg_temp.state_as('mqx_pub', sql), '42501', 'it gives none of: ' || sql
     ($$SELECT mq.enqueue('own', '1')$$), ($$SELECT mq.publish('', 'own', '1')$$), ($$SELECT * FROM mq.q_own$$), ($$INSERT INTO mq.q_own (body) VALUES ('1')$$), ($$SELECT * FROM mq.dequeue('own')$$), ($$SELECT * FROM mq.browse('own')$$),
     ($$SELECT mq.bind('ex', 'own', 'x')$$), ($$SELECT mq.unbind('ex', 'own')$$), ($$SELECT mq.grant_exchange('ex', 'mqx_none')$$), ($$SELECT mq.drop_exchange('ex')$$), ($$SELECT mq.drop_exchange('ex', true)$$),
     ($$SELECT mq.bind_exchange('ex', 'ex')$$), ($$DELETE FROM mq.bindings$$), ($$DELETE FROM mq.exchanges$$), ($$UPDATE mq.exchanges SET owner = 'mqx_pub'$$), ($$TABLE mq.binding$ $$), ($$TABLE mq.exchange$ $$), ($$INSERT INTO mq.exchange_grant$ VALUES ('ex', 'mqx_none')$$),
-    ($$SELECT mq.bind$(0, 'ex', 'own', '#', NULL)$$), ($$SELECT mq.grant_exchange$(0, 'ex', 'mqx_none')$$), ($$SELECT mq.leads_to$('ex', 'own')$$)) t (sql);
+    ($$SELECT mq.bind$(0, 'ex', 'own', '#', NULL)$$), ($$SELECT mq.grant_exchange$(0, 'ex', 'mqx_none')$$), ($$SELECT mq.origins$('own')$$), ($$SELECT mq.referrers$(true, 'ex')$$)) t (sql);
 SELECT is(pg_temp.value_as('mqx_pub', $$ SELECT count(*) FROM mq.queues $$), '0', 'no queue is seen');
 SELECT is(pg_temp.value_as('mqx_pub', $$ SELECT string_agg(name, ',') FROM mq.exchanges $$), 'ex', 'the exchange is');
 SELECT is(pg_temp.value_as('mqx_pub', $$ SELECT string_agg(queue, ',' ORDER BY queue) FROM mq.bindings $$), 'oth,own', '... with its bindings');
