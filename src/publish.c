@@ -30,8 +30,6 @@
 MQ_FUNCTION(mq_sql_publish);
 MQ_FUNCTION(mq_sql_publish_batch);
 
-#define ROUNDS	5
-
 /* The messages of one call. */
 typedef struct Publish
 {
@@ -192,7 +190,7 @@ publish(Publish *p, bool mandatory)
 		ways = route(p, &nways);
 		stops = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Stop) * (Size) Max(nways, 1));
 		nstops = open_queues(p, ways, nways, stops);
-		if (changes == mq_route_changes() || round == ROUNDS)
+		if (changes == mq_route_changes() || round == MQ_ROUTE_ROUNDS)
 			break;
 		for (int i = 0; i < nstops; i++)
 			relation_close(stops[i].rel, RowExclusiveLock);

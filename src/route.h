@@ -11,6 +11,9 @@
 
 typedef struct MqExchange MqExchange;
 
+/* How often a route is sought anew before the last one counts (publish.c). */
+#define MQ_ROUTE_ROUNDS	5
+
 extern MqExchange *mq_exchange_find(const char *name, bool missing_ok);
 extern bool mq_exchange_may_publish(const MqExchange *x, Oid role);
 extern int	mq_route(MqExchange *x, const char *key, int len, Jsonb *headers,
