@@ -498,9 +498,13 @@ mq_def_lookup(const char *name, bool missing_ok)
 		no_such_queue(name);
 	}
 	snprintf(table, sizeof(table), MQ_TABLE_PREFIX "%s", name);
-	AcceptInvalidationMessages();
-	relid = get_relname_relid(table, mq_schema_oid(false));
-	rel = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
+	do
+	{
+		/* one that went while we waited for it may have a successor */
+		AcceptInvalidationMessages();
+		relid = get_relname_relid(table, mq_schema_oid(false));
+		rel = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
+	} while (rel == NULL && OidIsValid(relid));
 	if (rel == NULL)
 	{
 		if (missing_ok)
