@@ -125,7 +125,7 @@ BEGIN
     IF referrer IS NOT NULL THEN
         RAISE EXCEPTION 'cannot drop queue "%" because others refer to it', name
             USING ERRCODE = 'dependent_objects_still_exist', DETAIL = referrer,
-                  HINT = 'Drop or alter them first.';
+                  HINT = 'Drop, alter or unbind them first.';
     END IF;
 
     -- The row goes first, so that the table is still found by its triggers; the dedup_ids last, when nobody can be adding any.

@@ -149,6 +149,8 @@ insert(const Publish *p, const Way *ways, const Stop *s)
 	int64	   *ids = palloc(sizeof(int64) * n);
 	bool	   *inserted = palloc(sizeof(bool) * n);
 
+	/* code of the owners before may have altered it: an entry is renewed in place */
+	(void) mq_def_lookup(s->def->name, false);
 	check_right(p, s->def);
 	mq_produce_prepare(s->def, s->rel, &p->e);
 	for (int i = 0; i < n; i++)
