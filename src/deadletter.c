@@ -279,6 +279,25 @@ find_ways(const Deaths *d, MqExchange *x, const char *key, int *n, Fate *fates)
 	return ways;
 }
 
+/*
+ * The headers of a dead letter that is published.  Where it was published before
+ * it died for the first time stays in two headers of their own.
+ */
+static Jsonb *
+published(Jsonb *headers, const char *exchange, const char *key)
+{
+	MqHeader	first[2] = {
+		{"x-first-death-exchange", {0}, false},
+		{"x-first-death-routing-key", {0}, false}
+	};
+
+	if (getKeyJsonValueFromContainer(&headers->root, "x-exchange", 10, &first[0].value) &&
+		getKeyJsonValueFromContainer(&headers->root, "x-routing-key", 13, &first[1].value) &&
+		!getKeyJsonValueFromContainer(&headers->root, first[0].name, strlen(first[0].name), NULL))
+		headers = mq_headers_set(headers, first, 2);
+	return mq_route_headers(headers, exchange, key, strlen(key));
+}
+
 /* A queue that some go to, its table locked: those at ways[from .. to - 1]. */
 typedef struct Stop
 {
@@ -350,8 +369,7 @@ to_exchange(const Deaths *d)
 	}
 	for (int i = 0; i < d->n; i++)
 		d->values[i].v[MQ_COL_HEADERS] =
-			JsonbPGetDatum(mq_route_headers(DatumGetJsonbP(d->values[i].v[MQ_COL_HEADERS]),
-											exchange, key, strlen(key)));
+			JsonbPGetDatum(published(DatumGetJsonbP(d->values[i].v[MQ_COL_HEADERS]), exchange, key));
 	for (int i = 0; i < nstops; i++)
 	{
 		const Stop *s = &stops[i];

@@ -170,9 +170,13 @@ not_routed(const Publish *p, int i)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("no queue takes the message, and it is mandatory"),
+			 p->exchange[0] != '\0' ?
 			 errdetail("Exchange \"%s\" leads nowhere with routing key \"%s\".",
-					   p->exchange, text_to_cstring(p->keys[i])),
-			 errhint("See mq.bindings for what is bound.")));
+					   p->exchange, text_to_cstring(p->keys[i])) :
+			 errdetail("Exchange \"\", the default one, leads to the queue that the routing key names, and there is no queue \"%s\".",
+					   text_to_cstring(p->keys[i])),
+			 p->exchange[0] != '\0' ? errhint("See mq.bindings for what is bound.") :
+			 errhint("Create it with mq.create_queue.")));
 }
 
 /* Publishes; p->queues is filled. */

@@ -25,6 +25,8 @@ SELECT mq.bind('countries', 'shipping', 'de'), mq.bind('everybody', 'invoices'),
 SELECT mq.bind('big', 'audit', match => '{"x-match": "any", "size": "xl", "express": null}');
 SELECT mq.publish('countries', 'de') AS de, mq.publish('countries', 'fr') AS fr, mq.publish('everybody', 'whatever') AS everybody;
 SELECT mq.publish('big', 'k', headers => '{"size": "xl"}') AS xl, mq.publish('big', 'k', headers => '{"express": false}') AS express, mq.publish('big', 'k', headers => '{"size": "s"}') AS s;
+-- Bindings that look at nothing say so.
+SELECT mq.bind('big', 'audit', match => '{"x-match": "any", "x-size": "xl"}'), mq.unbind('big', 'audit', match => '{"x-match": "any", "x-size": "xl"}');
 -- A direct exchange has no patterns.
 SELECT mq.bind('countries', 'audit');
 SELECT mq.unbind('countries', 'audit');
