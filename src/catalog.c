@@ -616,6 +616,25 @@ mq_queue_try_open(const char *name, LOCKMODE lockmode, MqDef **def)
 	return open_internal(name, lockmode, def, true);
 }
 
+/*
+ * Locks the table of a queue, if there is one of that name, for a transaction
+ * that may not wait for others; false if it would have to.  Looking the queue up
+ * first could wait too.
+ */
+bool
+mq_queue_lock_nowait(const char *name, LOCKMODE lockmode)
+{
+	char		table[NAMEDATALEN * 2];
+	Oid			relid;
+
+	if (strlen(name) > MQ_NAME_MAX)
+		return true;
+	snprintf(table, sizeof(table), MQ_TABLE_PREFIX "%s", name);
+	AcceptInvalidationMessages();
+	relid = get_relname_relid(table, mq_schema_oid(false));
+	return !OidIsValid(relid) || ConditionalLockRelationOid(relid, lockmode);
+}
+
 /* Raises 42501 unless the current user holds all of mode on the table. */
 void
 mq_require(MqDef *def, AclMode mode)

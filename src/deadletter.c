@@ -19,7 +19,6 @@
 #include "clock.h"
 #include "expiry.h"
 #include "route.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 
 /* Messages that died together. */
@@ -154,11 +153,10 @@ open_dead(const Deaths *d, const char *name, bool routed, MqDef **dead)
 	Relation	rel;
 	Oid			role;
 
-	if (d->nowait && (*dead = mq_def_lookup(name, true)) != NULL &&
-		!ConditionalLockRelationOid((*dead)->relid, RowExclusiveLock))
+	if (d->nowait && !mq_queue_lock_nowait(name, RowExclusiveLock))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("dead-letter queue \"%s\" is locked", (*dead)->name)));
+				 errmsg("dead-letter queue \"%s\" is locked", name)));
 	rel = mq_queue_try_open(name, RowExclusiveLock, dead);
 	if (rel == NULL)
 		return NULL;

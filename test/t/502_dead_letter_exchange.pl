@@ -8,6 +8,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use MqTest;
+use PostgreSQL::Test::Utils qw(slurp_file);
 use Test::More;
 
 my $node = mq_node('main');
@@ -101,6 +102,7 @@ wait_until($node, q{SELECT NOT EXISTS (SELECT FROM mq.q_r1 UNION ALL SELECT FROM
 # nothing is half-routed; freed, it arrives.
 $node->safe_psql('postgres', q{SELECT mq.create_queue('other', ttl => '1 ms'), mq.create_queue('o2', max_attempts => 1, backoff => '0')});
 my $lock = session($node);
+$offset = -s $node->logfile;
 $lock->query_safe($_) for 'BEGIN', 'LOCK TABLE mq.q_sink2';
 $node->safe_psql('postgres', q{
 SELECT mq.enqueue('s', '"stuck"', ttl => '1 ms'); SELECT mq.enqueue('s', '"stuck too"', priority => 1); SELECT count(*) FROM mq.dequeue('s', lease => '1 ms');
@@ -108,6 +110,9 @@ SELECT mq.enqueue('other', '1'); SELECT mq.enqueue('o2', '2'); BEGIN; SELECT cou
 wait_until($node, q{SELECT (SELECT count(*) FROM mq.q_other_dead) + (SELECT count(*) FROM mq.q_o2_dead) = 2}, 'the worker does not wait for a locked target');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM mq.q_sink}), 0, 'nothing half-routed');
 is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.backend_type = 'mq worker'}), 0, 'it waits for no lock');
+$node->wait_for_log(qr/queue "s": could not move expired messages to the dead letters: dead-letter queue "sink2" is locked/, $offset);
+$node->wait_for_log(qr/queue "s": could not write the failed delivery of message \d+: dead-letter queue "sink2" is locked/, $offset);
+unlike(slurp_file($node->logfile, $offset), qr/lock timeout/, 'nor has it');
 # a consumer who rejects does wait, as for any table
 $s = session($node);
 my $pid = backend_pid($s);
