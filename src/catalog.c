@@ -498,9 +498,13 @@ mq_def_lookup(const char *name, bool missing_ok)
 		no_such_queue(name);
 	}
 	snprintf(table, sizeof(table), MQ_TABLE_PREFIX "%s", name);
-	AcceptInvalidationMessages();
-	relid = get_relname_relid(table, mq_schema_oid(false));
-	rel = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
+	do
+	{
+		/* one that went while we waited for it may have a successor */
+		AcceptInvalidationMessages();
+		relid = get_relname_relid(table, mq_schema_oid(false));
+		rel = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
+	} while (rel == NULL && OidIsValid(relid));
 	if (rel == NULL)
 	{
 		if (missing_ok)
@@ -567,6 +571,15 @@ mq_def_by_relid(Oid relid)
 	return def && def->relid == relid ? def : NULL;
 }
 
+static void
+require_usable(MqDef *def)
+{
+	if (def->refused)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("queue \"%s\" cannot be used: %s", def->name, def->refused)));
+}
+
 static Relation
 open_internal(const char *name, LOCKMODE lockmode, MqDef **def, bool missing_ok)
 {
@@ -580,10 +593,7 @@ open_internal(const char *name, LOCKMODE lockmode, MqDef **def, bool missing_ok)
 		rel = try_relation_open(d->relid, lockmode);
 		if (rel && d->valid)
 		{
-			if (d->refused)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("queue \"%s\" cannot be used: %s", name, d->refused)));
+			require_usable(d);
 			*def = d;
 			return rel;
 		}
@@ -610,6 +620,39 @@ Relation
 mq_queue_try_open(const char *name, LOCKMODE lockmode, MqDef **def)
 {
 	return open_internal(name, lockmode, def, true);
+}
+
+/*
+ * Locks the table of a queue, if there is one of that name, for a transaction
+ * that may not wait for others; false if it would have to.  Looking the queue up
+ * first could wait too.
+ */
+bool
+mq_queue_lock_nowait(const char *name, LOCKMODE lockmode)
+{
+	char		table[NAMEDATALEN * 2];
+	Oid			relid;
+
+	if (strlen(name) > MQ_NAME_MAX)
+		return true;
+	snprintf(table, sizeof(table), MQ_TABLE_PREFIX "%s", name);
+	AcceptInvalidationMessages();
+	relid = get_relname_relid(table, mq_schema_oid(false));
+	return !OidIsValid(relid) || ConditionalLockRelationOid(relid, lockmode);
+}
+
+/*
+ * Looks again at a queue whose table is locked, since code of its owner's, or of
+ * another's, may have run and altered it: an entry is renewed where it stands.
+ * Raises 0A000 if it has become unusable.
+ */
+void
+mq_queue_renew(MqDef *def)
+{
+	if (def->valid)
+		return;
+	(void) mq_def_lookup(def->name, false);
+	require_usable(def);
 }
 
 /* Raises 42501 unless the current user holds all of mode on the table. */

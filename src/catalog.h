@@ -83,6 +83,8 @@ extern MqDef *mq_def_lookup(const char *name, bool missing_ok);
 extern MqDef *mq_def_by_relid(Oid relid);
 extern Relation mq_queue_open(const char *name, LOCKMODE lockmode, MqDef **def);
 extern Relation mq_queue_try_open(const char *name, LOCKMODE lockmode, MqDef **def);
+extern bool mq_queue_lock_nowait(const char *name, LOCKMODE lockmode);
+extern void mq_queue_renew(MqDef *def);
 extern void mq_require(MqDef *def, AclMode mode);
 extern bool mq_is_owner(MqDef *def, Oid role);
 extern const char *mq_text_name(text *name);

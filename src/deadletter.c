@@ -20,9 +20,7 @@
 #include "clock.h"
 #include "expiry.h"
 #include "route.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
 /* Messages that died together. */
 typedef struct Deaths
@@ -155,17 +153,11 @@ open_dead(const Deaths *d, const char *name, bool routed, MqDef **dead)
 {
 	Relation	rel;
 	Oid			role;
-	Oid			locked = InvalidOid;
 
-	if (d->nowait)
-	{
-		/* before anything is looked up, which would wait */
-		locked = get_relname_relid(psprintf(MQ_TABLE_PREFIX "%s", name), mq_schema_oid(false));
-		if (OidIsValid(locked) && !ConditionalLockRelationOid(locked, RowExclusiveLock))
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("dead-letter queue \"%s\" is locked", name)));
-	}
+	if (d->nowait && !mq_queue_lock_nowait(name, RowExclusiveLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("dead-letter queue \"%s\" is locked", name)));
 	rel = mq_queue_try_open(name, RowExclusiveLock, dead);
 	if (rel == NULL)
 		return NULL;
@@ -307,44 +299,86 @@ published(Jsonb *headers, const char *exchange, const char *key)
 	return mq_route_headers(headers, exchange, key, strlen(key));
 }
 
-/* Publishes them to the queue's dead-letter exchange. */
+/* A queue that some go to, its table locked: those at ways[from .. to - 1]. */
+typedef struct Stop
+{
+	MqDef	   *dead;
+	Relation	rel;
+	int			from;
+	int			to;
+} Stop;
+
+/* Opens the queues that these ways lead to, but for those that are gone. */
+static int
+open_stops(const Deaths *d, const Way *ways, int n, bool routed, Stop *stops)
+{
+	int			nstops = 0;
+
+	for (int from = 0, to; from < n; from = to)
+	{
+		Stop	   *s = &stops[nstops];
+
+		for (to = from + 1; to < n && strcmp(ways[to].queue, ways[from].queue) == 0; to++)
+			;
+		s->rel = open_dead(d, ways[from].queue, routed, &s->dead);
+		if (s->rel == NULL)
+			continue;
+		s->from = from;
+		s->to = to;
+		nstops++;
+	}
+	return nstops;
+}
+
+/*
+ * Publishes them to the queue's dead-letter exchange.  As in publish.c, what was
+ * routed counts if it still holds when the targets are locked.
+ */
 static void
 to_exchange(const Deaths *d)
 {
 	const char *exchange = pstrdup(d->def->dead_exchange);
 	const char *key = pstrdup(d->def->dead_key ? d->def->dead_key : d->def->name);
-	MqExchange *x = mq_exchange_find(exchange, MQ_MISSING_OK | (d->nowait ? MQ_NOWAIT : 0));
 	Fate	   *fates = palloc(sizeof(Fate) * d->n);
 	Way		   *rest = palloc(sizeof(Way) * d->n);
 	Way		   *ways;
+	Stop	   *stops;
+	int			nstops;
 	int			n;
 	int			left = 0;
 	int			circles = 0;
 	int			circle = 0;
 
-	if (x && !mq_exchange_may_publish(x, d->def->owner))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for exchange \"%s\"", exchange),
-				 errdetail("The owner of queue \"%s\" may not publish to its dead-letter exchange.",
-						   d->def->name)));
-	ways = find_ways(d, x, key, &n, fates);
+	for (int round = 1;; round++)
+	{
+		uint64		changes = mq_route_changes();
+		MqExchange *x = mq_exchange_find(exchange, MQ_MISSING_OK | (d->nowait ? MQ_NOWAIT : 0));
+
+		if (x && !mq_exchange_may_publish(x, d->def->owner))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied for exchange \"%s\"", exchange),
+					 errdetail("The owner of queue \"%s\" may not publish to its dead-letter exchange.",
+							   d->def->name)));
+		ways = find_ways(d, x, key, &n, fates);
+		stops = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Stop) * (Size) Max(n, 1));
+		nstops = open_stops(d, ways, n, exchange[0] != '\0', stops);
+		if (changes == mq_route_changes() || round == MQ_ROUTE_ROUNDS)
+			break;
+		for (int i = 0; i < nstops; i++)
+			relation_close(stops[i].rel, RowExclusiveLock);
+	}
 	for (int i = 0; i < d->n; i++)
 		d->values[i].v[MQ_COL_HEADERS] =
 			JsonbPGetDatum(published(DatumGetJsonbP(d->values[i].v[MQ_COL_HEADERS]), exchange, key));
-	for (int from = 0, to; from < n; from = to)
+	for (int i = 0; i < nstops; i++)
 	{
-		MqDef	   *dead;
-		Relation	rel;
+		const Stop *s = &stops[i];
 
-		for (to = from + 1; to < n && strcmp(ways[to].queue, ways[from].queue) == 0; to++)
-			;
-		rel = open_dead(d, ways[from].queue, exchange[0] != '\0', &dead);
-		if (rel == NULL)
-			continue;			/* its table is gone */
-		insert_dead(d, dead, rel, &ways[from], to - from);
-		relation_close(rel, NoLock);
-		for (int k = from; k < to; k++)
+		mq_queue_renew(s->dead);
+		insert_dead(d, s->dead, s->rel, &ways[s->from], s->to - s->from);
+		relation_close(s->rel, NoLock);
+		for (int k = s->from; k < s->to; k++)
 			fates[ways[k].i] = FATE_TAKEN;
 	}
 	for (int i = d->n - 1; i >= 0; i--)

@@ -30,8 +30,6 @@
 MQ_FUNCTION(mq_sql_publish);
 MQ_FUNCTION(mq_sql_publish_batch);
 
-#define ROUNDS	5
-
 /* The messages of one call. */
 typedef struct Publish
 {
@@ -144,19 +142,15 @@ check_right(const Publish *p, MqDef *def)
 
 /* Step 4 for one queue. */
 static void
-insert(const Publish *p, const Way *ways, Stop *s)
+insert(const Publish *p, const Way *ways, const Stop *s)
 {
 	int			n = s->to - s->from;
 	MqValues   *values = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(MqValues) * (Size) n);
 	int64	   *ids = palloc(sizeof(int64) * n);
 	bool	   *inserted = palloc(sizeof(bool) * n);
 
-	if (!s->def->valid)
-	{
-		/* changed since it was opened, by code of another queue's owner */
-		relation_close(s->rel, NoLock);
-		s->rel = mq_queue_open(ways[s->from].queue, RowExclusiveLock, &s->def);
-	}
+	/* code of the owners before may have altered it */
+	mq_queue_renew(s->def);
 	check_right(p, s->def);
 	mq_produce_prepare(s->def, s->rel, &p->e);
 	for (int i = 0; i < n; i++)
@@ -202,7 +196,7 @@ publish(Publish *p, bool mandatory)
 		ways = route(p, &nways);
 		stops = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Stop) * (Size) Max(nways, 1));
 		nstops = open_queues(p, ways, nways, stops);
-		if (changes == mq_route_changes() || round == ROUNDS)
+		if (changes == mq_route_changes() || round == MQ_ROUTE_ROUNDS)
 			break;
 		for (int i = 0; i < nstops; i++)
 			relation_close(stops[i].rel, RowExclusiveLock);

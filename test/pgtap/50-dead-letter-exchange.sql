@@ -30,6 +30,16 @@ SELECT ok(pg_temp.until('(SELECT count(*) = 1 FROM mq.q_sink)'), 'dead by attemp
 SELECT is((SELECT pg_temp.deaths(headers) FROM mq.q_sink), 's attempts 2 two, s rejected 1 bad', 'x-death, newest first');
 SELECT mq.purge('sink');
 
+-- Where it was published before its first death stays, over all deaths; forged headers of an enqueue count as such.
+SELECT mq.create_exchange('first'), mq.bind('first', 's', 'a.#');
+SELECT is(mq.publish('first', 'a.b', '"pub"'), 1, 'published');
+SELECT is((SELECT mq.reject(m.queue, m.id, m.receipt) FROM mq.dequeue('s') m), true);
+SELECT is((SELECT headers - 'x-death' FROM mq.q_sink), '{"x-exchange": "dx", "x-routing-key": "s", "x-first-death-exchange": "first", "x-first-death-routing-key": "a.b"}', 'where it was published first');
+SELECT is(mq.redrive('sink'), 1::bigint);
+SELECT is((SELECT mq.reject(m.queue, m.id, m.receipt) FROM mq.dequeue('s') m), true);
+SELECT is((SELECT headers - 'x-death' FROM mq.q_sink), '{"x-exchange": "dx", "x-routing-key": "s", "x-first-death-exchange": "first", "x-first-death-routing-key": "a.b"}', '... after another death too');
+SELECT mq.drop_exchange('first'), mq.purge('sink');
+
 -- Given key; to several queues at once, through exchanges; the deaths are the same.
 SELECT mq.alter_queue('s', dead_letter_key => 'dead.letters.of.s');
 SELECT mq.create_exchange('dy', 'fanout'), mq.create_exchange('dz', alternate => 'dy');
@@ -244,15 +254,14 @@ SELECT is((SELECT row(state, message, detail) FROM pg_temp.raised($$ SELECT mq.r
     row('42501'::text, 'permission denied for queue "rs"'::text, 'Its own owner may not insert into it.'::text), 'the target''s owner may not insert');
 GRANT INSERT ON mq.q_rs TO mqd_sink;
 SELECT is((SELECT mq.reject(m.queue, m.id, m.receipt) FROM mq.dequeue('rq', wait => '10 s') m), true, 'given back');
--- through the default exchange it takes the owner's INSERT, when it is set and at the death
-SELECT is(pg_temp.state($$ SELECT mq.alter_queue('rq', dead_letter_exchange => '', dead_letter_key => 'rs') $$), '42501', 'default exchange: the owner needs INSERT');
+-- through the default exchange it takes the owner's INSERT, to name the queue and at the time of death
+SELECT is((SELECT row(state, message) FROM pg_temp.raised($$ SELECT mq.alter_queue('rq', dead_letter_exchange => '', dead_letter_key => 'rs') $$)), row('42501'::text, 'permission denied for queue "rs"'::text), 'default exchange: naming a queue takes the owner''s INSERT');
 SELECT mq.grant('rs', 'mqd_owner', 'send');
 SELECT mq.alter_queue('rq', dead_letter_exchange => '', dead_letter_key => 'rs');
-SELECT is((SELECT row(state, detail) FROM pg_temp.raised($$ SELECT mq.drop_queue('rs') $$)),
-    row('2BP01'::text, E'Exchange "rx" is bound to it with pattern "#".\nQueue "rq" has it as dead_letter_key of the default exchange.'::text), 'a queue so named is not dropped');
+SELECT is((SELECT row(state, detail) FROM pg_temp.raised($$ SELECT mq.drop_queue('rs') $$)), row('2BP01'::text, E'Exchange "rx" is bound to it with pattern "#".\nQueue "rq" has it as dead_letter_key of the default exchange.'::text), '... which then stays');
 SELECT mq.revoke('rs', 'mqd_owner', 'send');
 SELECT mq.enqueue('rq', '3');
-SELECT is((SELECT row(state, message) FROM pg_temp.raised($$ SELECT mq.reject(m.queue, m.id, m.receipt) FROM mq.dequeue('rq') m $$)), row('42501'::text, 'permission denied for queue "rs"'::text), 'default exchange: the owner''s own INSERT');
+SELECT is((SELECT row(state, message) FROM pg_temp.raised($$ SELECT mq.reject(m.queue, m.id, m.receipt) FROM mq.dequeue('rq') m $$)), row('42501'::text, 'permission denied for queue "rs"'::text), 'at the time of death too');
 SELECT mq.grant('rs', 'mqd_owner', 'send');
 SELECT is((SELECT mq.reject(m.queue, m.id, m.receipt) FROM mq.dequeue('rq', wait => '10 s') m), true, '... with it');
 SELECT is((SELECT count(*) FROM mq.q_rs), 3::bigint, 'there');

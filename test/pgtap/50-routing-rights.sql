@@ -152,6 +152,19 @@ SELECT mq.bind('ex', 'oth');
 SELECT is(mq.publish('ex', 'k', '{"n": 7}'), 2, 'a superuser publishes');
 SELECT is((SELECT string_agg(DISTINCT who::text, ',') FROM public.oth_log), 'mqx_other', '... and nothing runs as him');
 
+-- A trigger that alters a queue which comes later in the same publish: what it is then counts.
+SELECT mq.create_exchange('al', 'fanout');
+SELECT mq.create_queue(q, dead_letter => ''), mq.bind('al', q) FROM unnest('{al1,al2}'::text[]) q;
+CREATE FUNCTION public.al_before() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE NEW.body ->> 'do'; RETURN NEW; END $$;
+CREATE TRIGGER al_before BEFORE INSERT ON mq.q_al1 FOR EACH ROW EXECUTE FUNCTION public.al_before();
+SELECT is((SELECT row(state, message ~ '"al2" is ordered') FROM pg_temp.raised($$ SELECT mq.publish('al', 'k', '{"do": "SELECT mq.alter_queue(''al2'', ordered => true)"}', priority => 1) $$)), row('22023'::text, true), 'it has become ordered');
+SELECT is((SELECT row(state, message ~ '"al2" is full') FROM pg_temp.raised($$ SELECT mq.publish_batch('al', '{k,k}', ARRAY['{"do": "SELECT mq.alter_queue(''al2'', max_length => 1)"}', '{"do": "SELECT"}']::jsonb[]) $$)), row('53400'::text, true), 'it has become limited');
+SELECT is((SELECT state FROM pg_temp.raised($$ SELECT mq.publish('al', 'k', '{"do": "DROP TABLE mq.q_al2"}') $$)), '55006', 'it cannot be dropped');
+SELECT is((SELECT state FROM pg_temp.raised($$ SELECT mq.publish('al', 'k', '{"do": "SELECT mq.unbind(''al'', ''al2''), mq.drop_queue(''al2'')"}') $$)), '55006', '... either way');
+SELECT is(mq.publish('al', 'k', '{"do": "SELECT mq.drop_exchange(''al'')"}'), 2, 'the exchange itself can, after all is routed');
+SELECT mq.drop_queue(q) FROM unnest('{al1,al2}'::text[]) q;
+DROP FUNCTION public.al_before();
+
 -- A right the owner has taken from himself is named.
 REVOKE INSERT ON mq.q_own FROM mqx_owner;
 SELECT is((SELECT row(state, message, detail) FROM pg_temp.raised($$ SELECT mq.publish('ex', 'k', '{"n": 1}') $$)),

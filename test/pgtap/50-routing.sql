@@ -193,7 +193,8 @@ SELECT is(mq.publish('to', 'no.way', mandatory => false), 0, 'not mandatory');
 SELECT is(mq.publish('to', 'no.way', mandatory => NULL), 0, 'NULL is the default');
 SELECT is(mq.publish('di', 'k', mandatory => true), 2, 'mandatory and routed');
 SELECT is((SELECT detail FROM pg_temp.raised($$ SELECT mq.publish_batch('di', '{k,K,none,neither}', mandatory => true) $$)), 'Exchange "di" leads nowhere with routing key "none".', 'the first of a batch that has no route');
-SELECT is((SELECT detail FROM pg_temp.raised($$ SELECT mq.publish('', 'no_queue', mandatory => true) $$)), 'Exchange "", the default one, leads to the queue that the routing key names, and there is no queue "no_queue".', 'the default exchange too');
+SELECT is((SELECT row(state, detail, hint) FROM pg_temp.raised($$ SELECT mq.publish('', 'no_queue', mandatory => true) $$)),
+    row('22023'::text, 'Exchange "", the default one, leads to the queue that the routing key names, and there is no queue "no_queue".'::text, 'Create it with mq.create_queue.'::text), 'the default exchange too');
 SELECT is((SELECT count(*) FROM mq.q_a) + (SELECT count(*) FROM mq.q_b) + (SELECT count(*) FROM mq.q_c), 2::bigint, 'nothing of the batch stays');
 SELECT is((SELECT array_agg(p) FROM mq.publish_batch('di', '{k,K}', mandatory => true) p), '{2,1}', 'a batch that is routed');
 DELETE FROM mq.q_a; DELETE FROM mq.q_b; DELETE FROM mq.q_c;
