@@ -71,6 +71,11 @@ SELECT is((SELECT body FROM mq.dequeue('od', auto_ack => true)), '"a"'::jsonb, '
 UPDATE mq.q_od SET ready_at = now() - interval '1 minute' WHERE body = '"c"';
 SELECT results_eq('SELECT body FROM pg_temp.drain(100)', $$ VALUES ('c'), ('b') $$, '... one of them becomes due before the others');
 
+SELECT mq.enqueue('od', '"first"', priority => 9), mq.enqueue('od', '"lowered"', priority => 9), mq.enqueue('od', '"low"'), mq.enqueue('od', '"low too"') \g /dev/null
+SELECT is((SELECT body FROM mq.dequeue('od', auto_ack => true)), '"first"'::jsonb, 'the next one is read ahead');
+UPDATE mq.q_od SET priority = 5 WHERE body = '"lowered"';
+SELECT results_eq('SELECT body FROM pg_temp.drain(100)', $$ VALUES ('lowered'), ('low'), ('low too') $$, '... and comes before what follows it in one batch, its priority lowered');
+
 -- A hundred thousand in one batch, drained in order.
 SELECT is((SELECT count(*) FROM mq.enqueue_batch('od', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 100000) i))), 100000::bigint, 'a batch of 100,000');
 SELECT is((SELECT count(*) FROM pg_temp.drain(50000) WHERE body = n::text), 50000::bigint, 'half of them in order');
