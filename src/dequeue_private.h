@@ -23,6 +23,7 @@ typedef struct Taken
 	bool		from_failed;
 	bool		early;			/* its time has not come: place says when */
 	bool		back;			/* it goes back where it was */
+	bool		ours;			/* a failed one that this transaction has written */
 	bool		expired;
 	TimestampTz expires_at;
 	uint64		key;			/* expired in an ordered queue: hash of its key */

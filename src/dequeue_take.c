@@ -13,6 +13,8 @@
 #include "order.h"
 #include "throttle.h"
 
+#define HELD_PAUSE	USECS_PER_SEC	/* until a failed one is tried again whose row is held */
+
 /* Buffers this process has looked at so far. */
 int64
 mq_claim_blocks_touched(void)
@@ -98,7 +100,7 @@ take_retry(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 	t->tid = mq_lease_place(l).tid;
 	t->was = l->tid;
 	t->lane = MQ_LANE_DUE(l->priority);
-	t->pos = (MqPos) {l->until, l->id};
+	t->pos = (MqPos) {l->due, l->id};
 	t->from_failed = true;
 	t->attempts = l->attempts;
 	t->reason = l->reason;
@@ -155,12 +157,10 @@ mq_claim_take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 		want = mq_claim_allowed(q, want, &now);
 	while (n < want)
 	{
-		MqLease    *retry = mq_lease_retry(q, now);
 		MqCandidate cand;
 
 		/* keys that may go on come before what is fresh */
-		int			limit = retry ? MQ_LANE_DUE(retry->priority) :
-			mq_key_has_work(q) ? MQ_LANE_FRESH : MQ_NLANES;
+		int			limit = mq_key_has_work(q) ? MQ_LANE_FRESH : MQ_NLANES;
 
 		/* and what waits in them is older than what stands in a lane */
 		if (c->drop && mq_key_has_work(q))
@@ -168,13 +168,13 @@ mq_claim_take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 
 		*next = c->drop ? mq_lane_lowest(q, now, &cand, job) :
 			mq_lane_next(q, now, limit, &cand, job);
-		if (*next == MQ_NEXT_NONE && retry)
-		{
-			take_retry(c, retry, now, &taken[n++]);
-			continue;
-		}
 		if (*next != MQ_NEXT_ROW)
 			break;
+		if (cand.retry)
+		{
+			take_retry(c, cand.retry, now, &taken[n++]);
+			continue;
+		}
 		if (mq_lease_find(q, cand.pos.id) != NULL)
 			continue;			/* listed twice; the lease's end lists it anew */
 		if (!take_new(c, q, cand.lane, cand.pos, &cand.tid, now, &taken[n]))
@@ -301,6 +301,13 @@ add_delivery(Claimer *c, Taken *t, const MqRow *row)
 	d->receipt = c->receipt;
 }
 
+/* The order of deliveries. */
+static bool
+is_before(int lane, MqPos pos, int other_lane, MqPos other_pos)
+{
+	return lane != other_lane ? lane < other_lane : mq_pos_cmp(pos, other_pos) < 0;
+}
+
 /*
  * Step 3: looks at the rows, then under the lock keeps or gives back.  Returns
  * with the lock released.
@@ -315,6 +322,8 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 	int			first = c->got;
 	int			given = 0;		/* candidates that were not delivered */
 	bool		buried_later = false;
+	int			moved_lane = MQ_NLANES;	/* where the first one moved stands now */
+	MqPos		moved_pos = MQ_POS_MAX;
 	MqQueue    *q;
 	MqWakeList	wake = {0};
 
@@ -323,12 +332,21 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		Taken	   *t = &taken[i];
 		MqRow		row;
 
-		t->early = t->back = t->expired = false;
+		/* one that was moved comes before this: the rest goes back */
+		if (is_before(moved_lane, moved_pos, t->lane, t->pos) && !c->d->match && !c->drop)
+		{
+			keep_until = i;
+			break;
+		}
+		t->early = t->back = t->expired = t->ours = false;
 		t->look = mq_row_look(&c->reader, t->id, &t->tid, &row, &t->holder);
 
 		/* found by match, it may still be on a list: what holds it is not noted */
 		if (c->d->match && !t->from_failed && t->look == MQ_LOOK_HELD)
 			t->back = true;
+		/* what this transaction has deleted or changed is not gone yet */
+		if (t->from_failed && t->look == MQ_LOOK_GONE)
+			t->ours = mq_xact_wrote(c->touch, t->id);
 		if (t->look != MQ_LOOK_OK)
 			continue;
 		if (c->d->match && !mq_match_fits(&c->reader, row.tuple, c->d->match))
@@ -360,6 +378,12 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			t->look = MQ_LOOK_GONE;
 			t->early = true;
 			t->place = row.place;
+			if (!(row.place.timed && row.place.ready_at > now) &&
+				is_before(mq_place_lane(&row.place), mq_place_pos(&row.place), moved_lane, moved_pos))
+			{
+				moved_lane = mq_place_lane(&row.place);
+				moved_pos = mq_place_pos(&row.place);
+			}
 			continue;
 		}
 		if (!t->from_failed)
@@ -454,21 +478,18 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		}
 		else
 		{
-			if (t->look == MQ_LOOK_HELD)
+			if (t->from_failed && (t->look == MQ_LOOK_HELD || t->ours))
+				mq_lease_put_back(l, mq_time_add(now, HELD_PAUSE));
+			else if (t->look == MQ_LOOK_HELD)
 			{
-				if (t->from_failed)
-					mq_lease_put_back(l, mq_time_add(now, USECS_PER_SEC));
-				else
-				{
-					mq_count_leased(q, l->ready_at, -1);
-					mq_expiry_left(l);
-					mq_lease_free(l);
-					mq_lane_block(q, t->lane, t->pos, t->id, &t->tid, &t->holder);
-				}
+				mq_count_leased(q, l->ready_at, -1);
+				mq_expiry_left(l);
+				mq_lease_free(l);
+				mq_lane_block(q, t->lane, t->pos, t->id, &t->tid, &t->holder);
 			}
 			else if (t->expired && t->from_failed)
 			{
-				mq_lease_put_back(l, now);
+				mq_lease_put_back(l, DT_NOBEGIN);
 				mq_lease_expired(l, t->expires_at);
 				buried_later = true;
 			}

@@ -39,7 +39,7 @@ mq_release_session(MqReason reason)
 					continue;
 				if (l->state == MQ_LEASE_HELD)
 				{
-					mq_lease_fail(l, reason);
+					mq_lease_fail(l, reason, mq_now());
 					n++;
 				}
 				else if (l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_HELD)

@@ -42,6 +42,19 @@
  * Late commits cost only themselves: a bulk commit behind the cursor is one
  * range of ids, walked once.  Only when the list is full is a cursor set back.
  *
+ * Order within a lane
+ *	  Stock and late list are both in order, and both end at the cursor, so the
+ *	  lesser of their first entries comes before all rows in the table.  Two things
+ *	  need care:
+ *	  A cursor that is set back leaves late entries above it.  The stock is empty
+ *	  then; such an entry waits until the lane has been scanned.
+ *	  A failed delivery that only its lease knows of (lease.c) has a position in its
+ *	  priority's due lane.  It comes first if it is less than the lists' first
+ *	  entries, and less than what a scan would find: at or below the cursor, due
+ *	  before next_due, or the stock holds something later.  Else the lane is scanned
+ *	  first, as it would be next in any case, so a claim costs no more than before.
+ *	  While somebody else scans the lane its next_due says nothing: wait for him.
+ *
  * All functions but mq_lane_scan and mq_lane_scan_abandon: the partition is
  * locked by the caller.
  */
@@ -297,8 +310,26 @@ scan_on(MqQueue *q, int l, TimestampTz now, MqScanJob *job)
 }
 
 /*
+ * Whether the failed delivery stands before all rows of its lane: before those on
+ * the lists, and, as far as can be said without a scan, before those above the
+ * cursor.
+ */
+static bool
+comes_first(MqLane *lane, const MqLate *e, const MqLease *retry, bool more)
+{
+	MqPos		pos = {retry->due, retry->id};
+
+	if (lane->stock_n > 0 && mq_pos_cmp(stock_at(lane, 0)->pos, pos) < 0)
+		return false;
+	if (e && mq_pos_cmp(e->lo, pos) < 0)
+		return false;
+	return !more || lane->stock_n > 0 || mq_pos_cmp(pos, lane->cursor) <= 0 ||
+		(lane->scanner == -1 && retry->due < lane->next_due);
+}
+
+/*
  * The same for one lane; late is the index of the first late entry of this
- * lane or a later one.  With keep the candidate stays where it is.
+ * lane or a later one.  With keep the candidate stays where it is, and is a row.
  */
 static MqNext
 next_in_lane(MqQueue *q, int l, int late, TimestampTz now, bool keep,
@@ -306,10 +337,25 @@ next_in_lane(MqQueue *q, int l, int late, TimestampTz now, bool keep,
 {
 	MqLane	   *lane = &q->lanes[l];
 	MqLate	   *e = NULL;
+	bool		more = lane_wants_scan(lane, l, now);
+	MqLease    *retry = NULL;
 
+	if (MQ_LANE_IS_DUE(l) && !keep && q->retries[MQ_LANE_PRIORITY(l)])
+		retry = mq_lease_retry(q, MQ_LANE_PRIORITY(l), now);
+
+	cand->retry = NULL;
 	if (late < q->nlate && q->late[late].lane == l)
 		e = &q->late[late];
 	if (e && lane->stock_n > 0 && mq_pos_cmp(stock_at(lane, 0)->pos, e->lo) <= 0)
+		e = NULL;
+	if (retry && comes_first(lane, e, retry, more))
+	{
+		cand->lane = l;
+		cand->retry = retry;
+		return MQ_NEXT_ROW;
+	}
+	/* the cursor was set back: what it comes upon first is older */
+	if (e && more && lane->stock_n == 0 && mq_pos_cmp(e->lo, lane->cursor) > 0)
 		e = NULL;
 	if (e && e->hi == e->lo.id)
 	{
@@ -345,7 +391,7 @@ next_in_lane(MqQueue *q, int l, int late, TimestampTz now, bool keep,
 		}
 		return MQ_NEXT_ROW;
 	}
-	if (!lane_wants_scan(lane, l, now))
+	if (!more)
 		return MQ_NEXT_NONE;
 	if (lane->scanner != -1)
 		return MQ_NEXT_WAIT;
@@ -372,6 +418,8 @@ mq_lane_next(MqQueue *q, TimestampTz now, int limit, MqCandidate *cand, MqScanJo
 {
 	int			late = 0;
 
+	if (q->asleep)
+		mq_lease_rouse_all(q, now);
 	for (int l = 0; l < limit; l++)
 	{
 		MqNext		next;
@@ -388,6 +436,8 @@ mq_lane_next(MqQueue *q, TimestampTz now, int limit, MqCandidate *cand, MqScanJo
 MqNext
 mq_lane_lowest(MqQueue *q, TimestampTz now, MqCandidate *cand, MqScanJob *job)
 {
+	if (q->asleep)
+		mq_lease_rouse_all(q, now);
 	for (int p = 0; p <= MQ_PRIORITY_MAX; p++)
 		for (int l = MQ_LANE_DUE(p); l <= MQ_LANE_NOW(p); l++)
 		{

@@ -12,7 +12,7 @@
 typedef enum MqNext
 {
 	MQ_NEXT_NONE,				/* nothing deliverable */
-	MQ_NEXT_ROW,				/* a candidate, taken off its list */
+	MQ_NEXT_ROW,				/* a candidate, taken off its list, or a retry */
 	MQ_NEXT_SCAN,				/* a scan has to find more first */
 	MQ_NEXT_WAIT				/* somebody else is scanning */
 } MqNext;
@@ -22,6 +22,8 @@ typedef struct MqCandidate
 	int			lane;
 	MqPos		pos;
 	ItemPointerData tid;
+	MqLease    *retry;			/* a failed one that only its lease knows of;
+								 * else NULL */
 } MqCandidate;
 
 /* A scan this process has the right to. */

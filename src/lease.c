@@ -27,6 +27,11 @@
  * the worker has written the failure into the row; one that has used up its
  * attempts or has expired ("spent") waits for its way to the dead letters.
  *
+ * Its position is the one the row will have: by due time and id among what came
+ * due in its priority.  The heap of each priority and that priority's due lane
+ * are read as one sequence (lane.c).  An entry whose row somebody held when a
+ * claimer came sleeps for a moment in a heap of its own, and keeps its position.
+ *
  * All functions: the queue's partition is locked by the caller.
  *-------------------------------------------------------------------------
  */
@@ -121,12 +126,13 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->next = *bucket;
 	*bucket = l;
 	l->state = MQ_LEASE_OPEN;
-	l->timed = false;
+	l->timed_in = MQ_TIMER_NONE;
 	l->unwritten = false;
 	l->xid = l->gone_xid = InvalidTransactionId;
 	l->dead = false;
 	l->reason = MQ_REASON_NONE;
 	l->write_after = DT_NOBEGIN;
+	l->due = DT_NOBEGIN;
 	l->expires_at = DT_NOEND;
 	l->held = false;
 	mq_key_lease_new(l);
@@ -135,29 +141,46 @@ mq_lease_new(MqQueue *q, int64 id)
 	return l;
 }
 
+static pairingheap_node **
+heap_of(MqLease *l)
+{
+	switch ((MqTimer) l->timed_in)
+	{
+		case MQ_TIMER_DEADLINE:
+			return &l->queue->deadlines;
+		case MQ_TIMER_RETRY:
+			return &l->queue->retries[l->priority];
+		case MQ_TIMER_ASLEEP:
+			return &l->queue->asleep;
+		case MQ_TIMER_NONE:
+			break;
+	}
+	return NULL;
+}
+
+/* Puts the lease into the heap that its state and times ask for, if any. */
 void
 mq_lease_set_timer(MqLease *l)
 {
-	if (l->timed || l->until == DT_NOEND)
+	if (l->timed_in != MQ_TIMER_NONE || l->until == DT_NOEND)
 		return;
 	if (l->state == MQ_LEASE_HELD)
-		heap_add(&l->queue->deadlines, &l->timer);
+		l->timed_in = MQ_TIMER_DEADLINE;
 	else if (l->state == MQ_LEASE_FAILED && !mq_lease_is_spent(l))
-		heap_add(&l->queue->retries, &l->timer);
+		l->timed_in = l->until > l->due ? MQ_TIMER_ASLEEP : MQ_TIMER_RETRY;
 	else
 		return;
-	l->timed = true;
+	heap_add(heap_of(l), &l->timer);
 }
 
-/* To be called before the state changes: the state says which heap it is in. */
+/* To be called before the priority changes: it says which heap it is in. */
 void
 mq_lease_clear_timer(MqLease *l)
 {
-	if (!l->timed)
+	if (l->timed_in == MQ_TIMER_NONE)
 		return;
-	heap_remove(l->state == MQ_LEASE_HELD ? &l->queue->deadlines : &l->queue->retries,
-				&l->timer);
-	l->timed = false;
+	heap_remove(heap_of(l), &l->timer);
+	l->timed_in = MQ_TIMER_NONE;
 }
 
 /* Whether a FAILED lease counts as such: also while the worker writes it. */
@@ -187,7 +210,7 @@ mq_lease_mirror(MqLease *l)
 	{
 		m.attempts = l->attempts;
 		m.reason = l->reason;
-		m.due = l->until;
+		m.due = l->due;
 	}
 	else
 	{
@@ -297,14 +320,25 @@ mq_backoff(const MqPolicy *policy, int attempts)
 }
 
 /*
- * The delivery failed: one more attempt is counted and the message waits for
- * its retry.  A session's end is nobody's slowness: no backoff.
+ * When the worker may write a failure, by the steady clock: of one that is due at
+ * once it lets a claimer have the message rather than meet its write.
+ */
+static TimestampTz
+write_pause(MqLease *l, TimestampTz now)
+{
+	return l->until <= now + WRITE_PAUSE && !mq_lease_is_spent(l) ?
+		mq_time_add(mq_steady(), 2 * WRITE_PAUSE) : DT_NOBEGIN;
+}
+
+/*
+ * The delivery failed at `now` by the wall clock: one more attempt is counted and
+ * the message waits for its retry.  A session's end is nobody's slowness: no
+ * backoff.
  */
 void
-mq_lease_fail(MqLease *l, MqReason reason)
+mq_lease_fail(MqLease *l, MqReason reason, TimestampTz now)
 {
 	MqQueue    *q = l->queue;
-	TimestampTz now = mq_now();
 
 	mq_lease_set_held(l, false);
 	mq_lease_clear_timer(l);
@@ -316,12 +350,10 @@ mq_lease_fail(MqLease *l, MqReason reason)
 	l->reason = reason;
 	l->state = MQ_LEASE_FAILED;
 	l->xid = InvalidTransactionId;
-	l->until = reason == MQ_REASON_SESSION ? now :
+	l->due = l->until = reason == MQ_REASON_SESSION ? now :
 		mq_time_add(now, mq_backoff(&q->policy, l->attempts));
 
-	/* due at once: let a claimer take it rather than meet the worker's write */
-	l->write_after = l->until <= now + WRITE_PAUSE && !mq_lease_is_spent(l) ?
-		mq_time_add(mq_steady(), 2 * WRITE_PAUSE) : DT_NOBEGIN;
+	l->write_after = write_pause(l, now);
 	dlist_delete(&l->node);
 	dlist_push_tail(&q->failed, &l->node);
 	mq_lease_set_timer(l);
@@ -329,8 +361,8 @@ mq_lease_fail(MqLease *l, MqReason reason)
 }
 
 /*
- * An entry that had been FAILED is so again, nothing counted, due at until (by
- * the wall clock).
+ * An entry that had been FAILED is so again, nothing counted, in its old position;
+ * no claimer has it before `until` (wall clock).
  */
 void
 mq_lease_put_back(MqLease *l, TimestampTz until)
@@ -343,7 +375,8 @@ mq_lease_put_back(MqLease *l, TimestampTz until)
 		q->nfailed++;
 	l->state = MQ_LEASE_FAILED;
 	l->xid = InvalidTransactionId;
-	l->until = until;
+	l->until = Max(l->due, until);
+	l->write_after = write_pause(l, mq_now());
 	dlist_delete(&l->node);
 	dlist_push_tail(&q->failed, &l->node);
 	mq_lease_set_timer(l);
@@ -382,13 +415,38 @@ mq_lease_restore(MqLease *l)
 	mq_lease_set_timer(l);
 }
 
-/* A message whose retry is due by the wall clock, or NULL. */
-MqLease *
-mq_lease_retry(MqQueue *q, TimestampTz now)
+/* A FAILED entry that was kept back is not any more: whoever held its row is gone. */
+void
+mq_lease_rouse(MqLease *l)
 {
-	while (q->retries)
+	if (l->timed_in != MQ_TIMER_ASLEEP)
+		return;
+	mq_lease_clear_timer(l);
+	l->until = l->due;
+	mq_lease_set_timer(l);
+}
+
+/* The same for all whose time to be kept back is over by the wall clock. */
+void
+mq_lease_rouse_all(MqQueue *q, TimestampTz now)
+{
+	while (q->asleep)
 	{
-		MqLease    *l = pairingheap_container(MqLease, timer, q->retries);
+		MqLease    *l = pairingheap_container(MqLease, timer, q->asleep);
+
+		if (l->until > now)
+			break;
+		mq_lease_rouse(l);
+	}
+}
+
+/* The first message of a priority whose retry is due by the wall clock, or NULL. */
+MqLease *
+mq_lease_retry(MqQueue *q, int priority, TimestampTz now)
+{
+	while (q->retries[priority])
+	{
+		MqLease    *l = pairingheap_container(MqLease, timer, q->retries[priority]);
 
 		if (!mq_lease_is_spent(l))
 			return l->until <= now ? l : NULL;
@@ -409,7 +467,7 @@ mq_lease_expire(MqQueue *q, TimestampTz steady)
 
 		if (l->until > steady)
 			break;
-		mq_lease_fail(l, MQ_REASON_LEASE);
+		mq_lease_fail(l, MQ_REASON_LEASE, mq_now());
 		q->n.expired++;
 		n++;
 	}
@@ -432,10 +490,14 @@ TimestampTz
 mq_lease_next_event(MqQueue *q)
 {
 	TimestampTz t = mq_lease_next_deadline(q);
+	TimestampTz wall = DT_NOEND;
 
-	if (q->retries)
-		t = Min(t, mq_steady_of(pairingheap_container(MqLease, timer, q->retries)->until));
-	return t;
+	for (int p = 0; p <= MQ_PRIORITY_MAX; p++)
+		if (q->retries[p])
+			wall = Min(wall, pairingheap_container(MqLease, timer, q->retries[p])->until);
+	if (q->asleep)
+		wall = Min(wall, pairingheap_container(MqLease, timer, q->asleep)->until);
+	return wall == DT_NOEND ? t : Min(t, mq_steady_of(wall));
 }
 
 /* Where the leased row stands in its table. */

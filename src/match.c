@@ -5,9 +5,10 @@
  * A claim takes what stands first; this one has to look at rows until some
  * fit, and must leave all others where they are.  So it copies instead of
  * taking:
- *	  1. Under the partition's lock, the failed deliveries that are due, and,
- *		 lane by lane in the order of delivery, what the lane's lists hold
- *		 (stock, late rows and ranges) and where its cursor stands.
+ *	  1. Under the partition's lock, the failed deliveries that are due, each to
+ *		 come in its position, and, lane by lane in the order of delivery, what the
+ *		 lane's lists hold (stock, late rows and ranges) and where its cursor
+ *		 stands.
  *	  2. Without the lock each of these rows is looked at, ranges are walked, and
  *		 then the lane's rows above the cursor, by a scan of its own that moves
  *		 nothing.
@@ -51,7 +52,7 @@ typedef struct Failed
 	int64		id;
 	ItemPointerData tid;
 	int			priority;
-	TimestampTz until;
+	TimestampTz due;
 } Failed;
 
 /* One search. */
@@ -159,32 +160,6 @@ try_row(Search *s, int lane, MqPos pos, int64 id, ItemPointer tid, bool failed)
 	return look != MQ_LOOK_GONE;
 }
 
-/* Walks the rows of a lane behind `from`, in the fresh lane up to id hi. */
-static void
-walk(Search *s, int lane, MqPos from, int64 hi)
-{
-	MqScan		scan;
-	MqSeen		seen;
-
-	/* as in mq_lane_scan */
-	if (!MQ_LANE_IS_DUE(lane) && from.t == DT_NOBEGIN)
-		from = (MqPos) {0, 0};
-	mq_scan_begin(&scan, s->r, lane, from, hi);
-	while (goes_on(s) && mq_scan_next(&scan, &seen))
-	{
-		if (MQ_LANE_IS_DUE(lane) && seen.pos.t > s->now && seen.look != MQ_LOOK_GONE)
-		{
-			s->m->next = Min(s->m->next, seen.pos.t);
-			break;
-		}
-		if (seen.look == MQ_LOOK_OK)
-			try_row(s, lane, seen.pos, seen.pos.id, &seen.place.tid, false);
-		else
-			s->m->budget--;
-	}
-	mq_scan_end(&scan);
-}
-
 /* By priority, the highest first; then by time and id. */
 static int
 compare_failed(const void *a, const void *b)
@@ -194,7 +169,7 @@ compare_failed(const void *a, const void *b)
 
 	if (fa->priority != fb->priority)
 		return fa->priority > fb->priority ? -1 : 1;
-	return mq_pos_cmp((MqPos) {fa->until, fa->id}, (MqPos) {fb->until, fb->id});
+	return mq_pos_cmp((MqPos) {fa->due, fa->id}, (MqPos) {fb->due, fb->id});
 }
 
 static int
@@ -227,22 +202,54 @@ copy_failed(Search *s, MqQueue *q)
 			f->id = l->id;
 			f->tid = mq_lease_place(l).tid;
 			f->priority = l->priority;
-			f->until = l->until;
+			f->due = l->due;
 		}
 	}
 }
 
-/* The failed deliveries of at least this priority. */
+/* The failed deliveries that come before a position of a lane. */
 static void
-try_failed(Search *s, int priority)
+try_failed(Search *s, int lane, MqPos before)
 {
-	for (; s->next_failed < s->nfailed && s->failed[s->next_failed].priority >= priority && goes_on(s);
-		 s->next_failed++)
+	for (; s->next_failed < s->nfailed && goes_on(s); s->next_failed++)
 	{
 		Failed	   *f = &s->failed[s->next_failed];
+		int			its = MQ_LANE_DUE(f->priority);
+		MqPos		pos = {f->due, f->id};
 
-		try_row(s, MQ_LANE_DUE(f->priority), (MqPos) {f->until, f->id}, f->id, &f->tid, true);
+		if (its > lane || (its == lane && mq_pos_cmp(pos, before) > 0))
+			break;
+		try_row(s, its, pos, f->id, &f->tid, true);
 	}
+}
+
+/* Walks the rows of a lane behind `from`, in the fresh lane up to id hi. */
+static void
+walk(Search *s, int lane, MqPos from, int64 hi)
+{
+	MqScan		scan;
+	MqSeen		seen;
+
+	/* as in mq_lane_scan */
+	if (!MQ_LANE_IS_DUE(lane) && from.t == DT_NOBEGIN)
+		from = (MqPos) {0, 0};
+	mq_scan_begin(&scan, s->r, lane, from, hi);
+	while (goes_on(s) && mq_scan_next(&scan, &seen))
+	{
+		if (MQ_LANE_IS_DUE(lane) && seen.pos.t > s->now && seen.look != MQ_LOOK_GONE)
+		{
+			s->m->next = Min(s->m->next, seen.pos.t);
+			break;
+		}
+		try_failed(s, lane, seen.pos);
+		if (!goes_on(s))
+			break;
+		if (seen.look == MQ_LOOK_OK)
+			try_row(s, lane, seen.pos, seen.pos.id, &seen.place.tid, false);
+		else
+			s->m->budget--;
+	}
+	mq_scan_end(&scan);
 }
 
 /* One lane. */
@@ -255,6 +262,7 @@ try_lane(Search *s, int lane)
 	int			ngone = 0;
 	int			ahead = READ_AHEAD;
 	int			first = s->n;
+	int			first_failed = s->next_failed;
 	MqQueue    *q;
 
 	for (;;)
@@ -279,6 +287,9 @@ try_lane(Search *s, int lane)
 		{
 			MqLate	   *e = &list.e[i];
 
+			try_failed(s, lane, e->lo);
+			if (!goes_on(s))
+				break;
 			if (e->hi != e->lo.id)
 				walk(s, lane, mq_pos_before(e->lo), e->hi);
 			else if ((i == 0 || mq_pos_cmp(e->lo, list.e[i - 1].lo) != 0) &&
@@ -289,10 +300,12 @@ try_lane(Search *s, int lane)
 		if (ngone == 0 || !list.more || ahead <= 0)
 			break;
 		s->n = first;
+		s->next_failed = first_failed;
 	}
 	s->m->next = Min(s->m->next, list.next_due);
 	if (list.more && goes_on(s))
 		walk(s, lane, list.cursor, PG_INT64_MAX);
+	try_failed(s, lane, MQ_POS_MAX);
 	if (ngone > 0)
 	{
 		q = mq_queue_attach(s->r->def, s->r->rel);
@@ -328,11 +341,7 @@ mq_match_find(MqMatch *m, MqReader *r, TimestampTz now, int want, MqFound *found
 	mq_unlock(q->partition);
 	qsort(s.failed, s.nfailed, sizeof(Failed), compare_failed);
 	for (int lane = 0; lane < MQ_NLANES && goes_on(&s); lane++)
-	{
-		try_failed(&s, MQ_LANE_PRIORITY(lane));
-		if (goes_on(&s))
-			try_lane(&s, lane);
-	}
+		try_lane(&s, lane);
 	mq_reader_done(r);
 	MemoryContextDelete(s.row_context);
 	pfree(s.failed);

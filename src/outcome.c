@@ -56,7 +56,7 @@ void
 mq_return_claim(MqQueue *q, MqLease *l)
 {
 	if (l->unwritten)
-		mq_lease_put_back(l, mq_now());
+		mq_lease_put_back(l, DT_NOBEGIN);
 	else
 	{
 		MqPlace		p = mq_lease_place(l);
@@ -129,10 +129,17 @@ move_commit(MqQueue *q, const MqMove *m, TimestampTz now)
 
 		if (l)
 		{
+			bool		other_time = m->place.timed != m->was.timed ||
+				(m->place.timed && m->place.ready_at != m->was.ready_at);
+
+			mq_lease_clear_timer(l);
 			l->tid = m->place.tid;
 			l->relnode = q->relnode;
 			l->priority = m->place.priority;
 			l->ready_at = m->place.timed ? m->place.ready_at : DT_NOBEGIN;
+			/* whoever held the row is gone, and what he says comes after the failure */
+			if (l->state == MQ_LEASE_FAILED)
+				l->until = l->due = !other_time ? l->due : m->place.timed ? m->place.ready_at : now;
 			/* the row may say otherwise now; if not, the next look finds it */
 			l->expires_at = DT_NOEND;
 			mq_lease_set_timer(l);
@@ -313,6 +320,24 @@ commit(MqTouch *t, TransactionId xid)
 }
 
 /*
+ * A row stands where it stood: others have put it aside when they met our lock.
+ * Returns how many can be delivered again.
+ */
+static int
+listed_again(MqQueue *q, const MqPlace *was)
+{
+	MqLease    *l = mq_lease_find(q, was->id);
+
+	if (l == NULL)
+		mq_lane_add(q, was);
+	else if (l->state == MQ_LEASE_FAILED)
+		mq_lease_rouse(l);
+	else
+		return 0;
+	return 1;
+}
+
+/*
  * Undoes what was done under this subtransaction, all of it if sub is
  * invalid.
  */
@@ -323,6 +348,7 @@ undo(MqTouch *t, SubTransactionId sub)
 	MqQueue    *q;
 	MqWakeList	wake = {0};
 	TimestampTz first_event = DT_NOEND;
+	TimestampTz now = mq_now();
 	int64		nready = 0;
 	bool		all = sub == InvalidSubTransactionId;
 	int			nreserves = 0;
@@ -361,7 +387,8 @@ undo(MqTouch *t, SubTransactionId sub)
 			continue;
 		if (c->handed_out)
 		{
-			mq_lease_fail(c->lease, MQ_REASON_ABORT);
+			/* the last one first: in the order they were delivered in */
+			mq_lease_fail(c->lease, MQ_REASON_ABORT, now--);
 			first_event = DT_NOBEGIN;
 			nready++;
 		}
@@ -379,18 +406,11 @@ undo(MqTouch *t, SubTransactionId sub)
 		if (g->expires_at != DT_NOEND &&
 			mq_expiry_add(q, g->expires_at, g->was.id, &g->was.tid))
 			first_event = DT_NOBEGIN;
-		if (mq_lease_find(q, g->was.id) == NULL)
-		{
-			mq_lane_add(q, &g->was);
-			nready++;
-		}
+		nready += listed_again(q, &g->was);
 	}
 	for (int i = t->moves.n - 1; UNDONE(t->moves, i); i--)
-		if (!t->moves.a[i].is_new && mq_lease_find(q, t->moves.a[i].was.id) == NULL)
-		{
-			mq_lane_add(q, &t->moves.a[i].was);
-			nready++;
-		}
+		if (!t->moves.a[i].is_new)
+			nready += listed_again(q, &t->moves.a[i].was);
 	nready += mq_key_freed(q);
 	if (!q->paused)
 		mq_wake_pick(q, Max(nready, q->nblocked > 0), &wake);

@@ -196,7 +196,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 				if (committed)
 					mq_lease_hold(l, mq_steady());
 				else
-					mq_lease_fail(l, MQ_REASON_ABORT);
+					mq_lease_fail(l, MQ_REASON_ABORT, mq_now());
 				nready++;
 			}
 		}

@@ -227,6 +227,7 @@ restore_lease(const FileLease *fl, int64 later)
 	l->leased_at = fl->lease.leased_at;
 	l->write_after = DT_NOBEGIN;
 	l->until = fl->lease.until;
+	l->due = fl->lease.due;
 	if (is_deadline(&fl->lease) && l->until != DT_NOEND)
 		l->until = mq_time_add(l->until, later);
 	l->duration = fl->lease.duration;
@@ -294,7 +295,8 @@ restore_crashed(const MqMirrored *m)
 	l->holder = l->settler = -1;
 	l->pid = 0;
 	l->consumer[0] = '\0';
-	mq_lease_put_back(l, m->due == DT_NOBEGIN ? mq_now() : m->due);
+	l->due = m->due == DT_NOBEGIN ? mq_now() : m->due;
+	mq_lease_put_back(l, DT_NOBEGIN);
 	l->write_after = mq_time_add(mq_steady(), USECS_PER_SEC / 2);	/* consumers first */
 	mq_unlock(q->partition);
 }

@@ -27,7 +27,7 @@ typedef struct Chosen
 	ItemPointerData tid;
 	ItemPointerData was;		/* the lease's, untouched: an UPDATE changes it */
 	int32		attempts;
-	TimestampTz until;
+	TimestampTz due;
 	bool		spent;
 	MqReason	reason;
 } Chosen;
@@ -64,7 +64,7 @@ choose(MqDef *def, MqTouch *t, int max, bool only_spent, Chosen *chosen)
 			c->tid = mq_lease_place(l).tid;
 			c->was = l->tid;
 			c->attempts = l->attempts;
-			c->until = l->until;
+			c->due = l->due;
 			c->spent = mq_lease_is_spent(l);
 			c->reason = l->reason;
 			s = &t->settles.a[t->settles.n++];
@@ -162,7 +162,7 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 		switch (mq_row_look(&r, c->id, &c->tid, &row, &holder))
 		{
 			case MQ_LOOK_GONE:
-				not_written(def, t, c, true);
+				not_written(def, t, c, !mq_xact_wrote(t, c->id));
 				continue;
 			case MQ_LOOK_HELD:
 				not_written(def, t, c, false);
@@ -184,7 +184,7 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts,
 								expired ? "expired" : "attempts", error, true);
 		else
-			ok = mq_row_fail(&r, c->id, &row.place.tid, c->attempts, c->until, error);
+			ok = mq_row_fail(&r, c->id, &row.place.tid, c->attempts, c->due, error);
 		heap_freetuple(row.tuple);
 		if (!ok)
 		{

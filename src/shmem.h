@@ -205,6 +205,15 @@ typedef enum MqKeyKnown
 	MQ_KEY_KNOWN				/* MqLease.key; NULL: it has none */
 } MqKeyKnown;
 
+/* Which of its queue's heaps a lease is in. */
+typedef enum MqTimer
+{
+	MQ_TIMER_NONE,
+	MQ_TIMER_DEADLINE,
+	MQ_TIMER_RETRY,				/* that of its priority */
+	MQ_TIMER_ASLEEP
+} MqTimer;
+
 typedef struct MqLease
 {
 	int64		id;
@@ -212,12 +221,15 @@ typedef struct MqLease
 	struct MqQueue *queue;
 	struct MqLease *next;		/* in its bucket, or in the free list */
 	dlist_node	node;			/* in queue->leases or queue->failed */
-	pairingheap_node timer;		/* in queue->deadlines or queue->retries */
+	pairingheap_node timer;		/* in the heap that timed_in names */
 	TimestampTz leased_at;
 	TimestampTz write_after;	/* FAILED: the worker leaves it alone until
 								 * then, writing it having failed; steady */
-	TimestampTz until;			/* HELD: deadline, steady clock; FAILED: due
-								 * time, wall clock as ready_at */
+	TimestampTz until;			/* HELD: deadline, steady clock; FAILED: when a
+								 * claimer may have it, wall clock: due, or later
+								 * if somebody held the row */
+	TimestampTz due;			/* unwritten: what ready_at will be, wall clock:
+								 * its position in its priority's due lane */
 	int64		duration;		/* length of the lease, microseconds; < 0: as
 								 * long as the session lives */
 	TimestampTz ready_at;		/* of the row as delivered; DT_NOBEGIN: none */
@@ -234,7 +246,7 @@ typedef struct MqLease
 	bool		session;		/* no deadline, returns when its session ends */
 	bool		unwritten;		/* attempts is more than the row says */
 	bool		held;			/* counted in queue->nheld */
-	bool		timed;			/* timer is in one of the heaps */
+	uint8		timed_in;		/* MqTimer */
 	uint8		key_known;		/* MqKeyKnown */
 	MqKey	   *key;			/* of an ordered queue's message */
 	int			holder;			/* process number of the consumer's session */
@@ -342,7 +354,9 @@ typedef struct MqQueue
 	TimestampTz write_after;	/* the worker leaves them all alone until then,
 								 * there having been no room; steady */
 	pairingheap_node *deadlines;	/* heap of those HELD, by until */
-	pairingheap_node *retries;	/* heap of those FAILED that will be tried again */
+	/* Heaps of those FAILED that will be tried again, by until. */
+	pairingheap_node *retries[MQ_PRIORITY_MAX + 1];	/* until is their due time */
+	pairingheap_node *asleep;	/* those whose row somebody held, of any priority */
 	dlist_head	prepared;		/* MqPrepared */
 	int			nprepared;
 

@@ -7,8 +7,13 @@
  * leave, waits for that, and lifts the hold when the statement has ended,
  * however it ended.
  *
- * LISTEN is counted for the database: without listeners the worker sends no
- * notification.  DISCARD ALL gives back what the session holds.
+ * Sessions that LISTEN are counted for the database: without any the worker
+ * sends no notification.  A LISTEN counts at once and for good, whatever becomes
+ * of its transaction; UNLISTEN when its transaction has committed, and not at all
+ * within a savepoint, which might be rolled back: one session too many costs a
+ * notification that nobody hears, one too few would leave a listener asleep.
+ *
+ * DISCARD ALL gives back what the session holds.
  *-------------------------------------------------------------------------
  */
 #include "utility.h"
@@ -28,6 +33,7 @@
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 static ProcessUtility_hook_type prev_utility = NULL;
@@ -36,6 +42,9 @@ static ProcessUtility_hook_type prev_utility = NULL;
 static bool exit_registered = false;
 static Oid	held_database = InvalidOid;
 static bool counted_listener = false;
+static List *channels = NIL;	/* at least those this session listens to */
+static List *unlistened = NIL;	/* no more so when this transaction commits */
+static bool unlisten_all = false;
 
 /* At this process's end, after its last transaction's. */
 static void
@@ -148,12 +157,41 @@ let_go(bool committed)
 	mq_launcher_poke();
 }
 
-/* The first LISTEN of this session: notifications are worth sending. */
+/* Drops a channel's name from the list; returns the list. */
+static List *
+without(List *list, const char *channel)
+{
+	ListCell   *lc;
+
+	foreach(lc, list)
+		if (strcmp(lfirst(lc), channel) == 0)
+		{
+			pfree(lfirst(lc));
+			return list_delete_cell(list, lc);
+		}
+	return list;
+}
+
+/* The same with it once; in a memory context that lasts. */
+static List *
+with(List *list, const char *channel)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	list = lappend(without(list, channel), pstrdup(channel));
+	MemoryContextSwitchTo(old);
+	return list;
+}
+
+/* This session listens: notifications are worth sending. */
 static void
-count_listener(void)
+count_listener(const char *channel)
 {
 	MqDatabase *d;
 
+	channels = with(channels, channel);
+	unlistened = without(unlistened, channel);
+	unlisten_all = false;
 	if (counted_listener)
 		return;
 	mq_utility_init_session();
@@ -199,6 +237,8 @@ uncount_listener(void)
 {
 	MqDatabase *d;
 
+	list_free_deep(channels);
+	channels = NIL;
 	if (!counted_listener)
 		return;
 	LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
@@ -207,6 +247,35 @@ uncount_listener(void)
 		d->listeners--;
 	counted_listener = false;
 	LWLockRelease(mq_shared->registry);
+}
+
+/* The transaction that had an UNLISTEN has ended. */
+static void
+unlisten_now(bool committed)
+{
+	ListCell   *lc;
+
+	if (committed)
+		foreach(lc, unlistened)
+			channels = without(channels, lfirst(lc));
+	if (committed && (unlisten_all || channels == NIL))
+		uncount_listener();
+	list_free_deep(unlistened);
+	unlistened = NIL;
+	unlisten_all = false;
+}
+
+/* UNLISTEN of a channel, or of all (NULL). */
+static void
+unlisten(const char *channel)
+{
+	if (!counted_listener || GetCurrentTransactionNestLevel() > 1)
+		return;
+	if (channel)
+		unlistened = with(unlistened, channel);
+	else
+		unlisten_all = true;
+	mq_xact_at_end(unlisten_now);
 }
 
 /* The same if this database has the extension. */
@@ -290,8 +359,7 @@ what_after(Node *stmt)
 			return ((DiscardStmt *) stmt)->target == DISCARD_ALL ?
 				AFTER_DISCARD : AFTER_NOTHING;
 		case T_UnlistenStmt:
-			return ((UnlistenStmt *) stmt)->conditionname == NULL ?
-				AFTER_UNLISTEN : AFTER_NOTHING;
+			return AFTER_UNLISTEN;
 		case T_ListenStmt:
 			return AFTER_LISTEN;
 		case T_DropStmt:
@@ -303,7 +371,7 @@ what_after(Node *stmt)
 }
 
 static void
-after_utility(After after)
+after_utility(After after, const char *channel)
 {
 	switch (after)
 	{
@@ -320,10 +388,10 @@ after_utility(After after)
 			uncount_listener();
 			break;
 		case AFTER_UNLISTEN:
-			uncount_listener();
+			unlisten(channel);
 			break;
 		case AFTER_LISTEN:
-			count_listener();
+			count_listener(channel);
 			want_if_installed();
 			break;
 		case AFTER_DROP:
@@ -351,9 +419,11 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 {
 	const char *database = mq_shared ? database_wanted(pstmt->utilityStmt) : NULL;
 	After		after = mq_shared ? what_after(pstmt->utilityStmt) : AFTER_NOTHING;
-	char	   *channel = after == AFTER_LISTEN ?
-		pstrdup(((ListenStmt *) pstmt->utilityStmt)->conditionname) : NULL;
+	const char *channel = after == AFTER_LISTEN ? ((ListenStmt *) pstmt->utilityStmt)->conditionname :
+		after == AFTER_UNLISTEN ? ((UnlistenStmt *) pstmt->utilityStmt)->conditionname : NULL;
 
+	if (channel)
+		channel = pstrdup(channel); /* the tree may be gone afterwards */
 	if (database == NULL)
 		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	else
@@ -373,8 +443,8 @@ utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		/* until then the database is neither gone nor ours */
 		mq_xact_at_end(let_go);
 	}
-	after_utility(after);
-	if (channel)
+	after_utility(after, channel);
+	if (after == AFTER_LISTEN)
 		attach_listened(channel);
 }
 

@@ -181,6 +181,22 @@ mq_xact_note_expires(MqTouch *t, TimestampTz at, int64 id, ItemPointer tid)
 	e->sub = sub;
 }
 
+/*
+ * Whether this transaction has deleted or updated the row, which is not gone for
+ * others.  Looks at all it did, so only for who has missed the row already.
+ */
+bool
+mq_xact_wrote(MqTouch *t, int64 id)
+{
+	for (int i = t->gone.n - 1; i >= 0; i--)
+		if (t->gone.a[i].was.id == id)
+			return true;
+	for (int i = t->moves.n - 1; i >= 0; i--)
+		if (!t->moves.a[i].is_new && t->moves.a[i].was.id == id)
+			return true;
+	return false;
+}
+
 /* Asks for ops->cleanup at this (sub)transaction's end. */
 void
 mq_xact_want_end(void)

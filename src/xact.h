@@ -142,6 +142,7 @@ extern void mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *pla
 extern void mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead);
 extern void mq_xact_note_expires(MqTouch *t, TimestampTz at, int64 id, ItemPointer tid);
 extern void mq_xact_gone_key(MqTouch *t, uint64 key);
+extern bool mq_xact_wrote(MqTouch *t, int64 id);
 extern void mq_xact_want_end(void);
 /* Called once at this transaction's end; a prepared one is not committed. */
 typedef void (*MqXactCallback) (bool committed);

@@ -71,6 +71,15 @@ SELECT is((SELECT body FROM mq.dequeue('od', auto_ack => true)), '"a"'::jsonb, '
 UPDATE mq.q_od SET ready_at = now() - interval '1 minute' WHERE body = '"c"';
 SELECT results_eq('SELECT body FROM pg_temp.drain(100)', $$ VALUES ('c'), ('b') $$, '... one of them becomes due before the others');
 
+SELECT mq.enqueue('od', '"lowered"', priority => 9), mq.enqueue('od', '"middle"', priority => 5) \g /dev/null
+SELECT mq.enqueue_batch('od', '{1,2,3}');
+CREATE TEMP TABLE ahead AS SELECT * FROM mq.dequeue('od', 3);
+SELECT mq.release('od', id, receipt) FROM ahead WHERE body = '"lowered"';
+SELECT is(mq.ack_batch('od', array_agg(id), array_agg(receipt)), 2, 'all lanes are read ahead') FROM ahead WHERE body <> '"lowered"';
+UPDATE mq.q_od SET priority = 5 WHERE body = '"lowered"';
+SELECT results_eq('SELECT body FROM pg_temp.drain(100)', $$ VALUES ('lowered'), ('2'), ('3') $$, '... one whose priority is lowered comes before what follows it in the same batch');
+DROP TABLE ahead;
+
 -- A hundred thousand in one batch, drained in order.
 SELECT is((SELECT count(*) FROM mq.enqueue_batch('od', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 100000) i))), 100000::bigint, 'a batch of 100,000');
 SELECT is((SELECT count(*) FROM pg_temp.drain(50000) WHERE body = n::text), 50000::bigint, 'half of them in order');

@@ -10,7 +10,7 @@ use MqTest;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $node = mq_node('main');
+my $node = mq_node('main', conf => 'autovacuum = off');
 wait_for_worker($node);
 $node->safe_psql('postgres', q{
 SELECT mq.create_queue('n'); SELECT mq.create_queue('other');
@@ -108,6 +108,44 @@ $s->query_safe(q{SELECT mq.unlisten('n')});
 is( $s->query_safe(q{SELECT string_agg(c, ' ' ORDER BY c COLLATE "C") FROM pg_listening_channels() c}),
 	'mq_Odd-Na.me mq_other', 'mq.unlisten ends it');
 $_->quit for $s, $producer;
+
+# Nobody listens: the worker sends nothing, which would take a transaction id.  UNLISTEN of
+# the last channel counts when it commits, and only then.
+sub next_xid { return $node->safe_psql('postgres', 'SELECT pg_snapshot_xmax(pg_current_snapshot())') }
+sub sends
+{
+	my ($name, $yes, @sql) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $l = session($node);
+
+	$l->query_safe($_) for @sql;
+	$node->safe_psql('postgres', q{SELECT mq.delete('n', ARRAY(SELECT id FROM mq.q_n)); SELECT mq.enqueue('n', '5')});
+	my $xid = next_xid();
+	if ($yes)
+	{
+		wait_until($node, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint > $xid", $name);
+	}
+	else
+	{
+		# the worker goes round: it has written a failure that came after the message
+		$node->safe_psql('postgres', q{SELECT mq.enqueue('other', '6', priority => 9)});
+		$node->safe_psql('postgres', q{BEGIN; SELECT mq.dequeue('other'); ROLLBACK});
+		$node->poll_query_until('postgres', q{SELECT attempts = 1 FROM mq.q_other WHERE priority = 9}) or die 'no worker';
+		is(next_xid(), $xid + 3, $name);	# its, and the worker's two
+	}
+	$node->safe_psql('postgres', q{SELECT mq.delete('other', ARRAY(SELECT id FROM mq.q_other))});
+	$l->quit;
+	return;
+}
+$node->safe_psql('postgres', q{SELECT mq.purge(name) FROM mq.queues});
+sends('a session listens', 1, 'LISTEN mq_n; LISTEN x');
+sends('... and unlistens', 0, 'LISTEN mq_n; LISTEN x', 'UNLISTEN mq_n', 'BEGIN; UNLISTEN x; COMMIT');
+sends('... from one of two channels', 1, 'LISTEN mq_n; LISTEN x', 'UNLISTEN x');
+sends('... by a transaction that rolls back', 1, 'LISTEN mq_n', 'BEGIN; UNLISTEN mq_n; ROLLBACK');
+sends('... from all, by one that rolls back', 1, 'LISTEN mq_n', 'BEGIN; UNLISTEN *; ROLLBACK');
+sends('... from all', 0, 'LISTEN mq_n', 'BEGIN; UNLISTEN *; COMMIT');
+sends('... and listens again in the same one', 1, 'LISTEN mq_n', 'BEGIN; UNLISTEN mq_n; LISTEN mq_n; COMMIT');
+sends('... within a savepoint', 1, 'LISTEN mq_n', 'BEGIN; SAVEPOINT s; UNLISTEN mq_n; ROLLBACK TO s; COMMIT');
 
 # What was ready before a restart is told of too, though nobody has touched its
 # queue since.

@@ -43,6 +43,72 @@ is(sql(q{BEGIN; SELECT body FROM mq.dequeue('q'); ROLLBACK}), 1, 'the first of t
 sql(q{SELECT mq.enqueue('q', '"high"', priority => 9)});
 is(join(' ', lines(sql(q{SELECT body, attempt FROM mq.dequeue('q', 10, auto_ack => true)}))), '"high"|1 1|2 2|1 3|1', '... and comes before the others');
 
+# Among themselves by priority, then by the time they came due; so too among the rows of
+# that priority which have a time.
+sub drain { return join ' ', map { s/\|/:/r } lines(sql(q{SELECT body #>> '{}', attempt FROM mq.dequeue('q', 100, auto_ack => true)})) }
+sub rolled_back { sql("BEGIN; SELECT count(*) FROM mq.dequeue('q', $_[0]); ROLLBACK") }
+
+sql(q{SELECT mq.enqueue('q', '"low"')});
+rolled_back(1);
+sql(q{SELECT mq.enqueue('q', '"high"', priority => 9), mq.enqueue('q', '"high too"', priority => 9)});
+rolled_back(2);
+is(drain(), 'high:2 high too:2 low:2', 'failed later, but of a higher priority');
+sql(q{SELECT mq.enqueue('q', '"failed"', priority => 5)});
+rolled_back(1);
+sql(q{SELECT mq.enqueue('q', '"before"', priority => 5, deliver_at => now() - interval '1 hour'),
+	mq.enqueue('q', '"nacked"', priority => 7), mq.enqueue('q', '"fresh"', priority => 5)});
+sql(q{SELECT mq.nack('q', id, receipt, '0') FROM mq.dequeue('q')});
+sql(q{UPDATE mq.q_q SET priority = 5 WHERE body = '"nacked"'});
+is(drain(), 'before:1 failed:2 nacked:2 fresh:1', '... between those that came due before and after');
+sql(q{SELECT mq.enqueue('q', '"failed"', priority => 5, headers => '{"a": 1}')});
+rolled_back(1);
+sql(q{SELECT mq.enqueue('q', '"before"', priority => 5, headers => '{"a": 1}', deliver_at => now() - interval '1 hour')});
+is(join(' ', lines(sql(q{SELECT body FROM mq.dequeue('q', 2, match => '{"a": 1}', auto_ack => true)}))), '"before" "failed"', '... with match');
+sql(q{SELECT mq.enqueue('q', to_jsonb(n), deliver_at => now() - n * interval '1 hour') FROM generate_series(1, 4) n});
+rolled_back(4);
+is(drain(), '4:2 3:2 2:2 1:2', 'failed together, they come in the order they came in');
+
+# What is released goes back to its place; what is moved, to where it was moved.
+sql(q{SELECT mq.enqueue_batch('q', '{1,2,3}')});
+rolled_back(3);
+sql(q{SELECT * FROM mq.dequeue('q', 2)});
+sql(q{SELECT mq.release('q', id, receipt) FROM mq.in_flight ORDER BY id DESC});
+is(sql(q{SELECT body FROM mq.dequeue('q', auto_ack => true)}), 1, 'released, a failed message is the first again');
+sql(q{UPDATE mq.q_q SET priority = 3 WHERE body = '3'});
+is(sql(q{SELECT body FROM mq.dequeue('q', auto_ack => true)}), 3, 'its priority raised, another one is');
+sql(q{SELECT mq.enqueue('q', '"b"', deliver_at => now() - interval '1 hour')});
+sql(q{UPDATE mq.q_q SET ready_at = now() - interval '2 hours' WHERE body = '2'});
+is(drain(), '2:2 b:1', 'made due before others, it comes before them');
+
+# What the same transaction has deleted or changed is not gone: its failures are not forgotten.
+for my $how (q{DELETE FROM mq.q_q}, q{UPDATE mq.q_q SET headers = '{}'})
+{
+	sql(q{SELECT mq.enqueue('q', '"f"')});
+	rolled_back(1);
+	is(sql("BEGIN; $how; SELECT count(*) FROM mq.dequeue('q'); ROLLBACK"), 0, "not delivered to who has it in hand: $how");
+	is(sql(q{SELECT attempt FROM mq.dequeue('q', auto_ack => true)}), 2, '... the failure before is still counted, and it comes at once');
+}
+sql(q{SELECT mq.enqueue('q', '"f"')});
+rolled_back(1);
+sql(q{BEGIN; UPDATE mq.q_q SET headers = '{}'; SELECT count(*) FROM mq.dequeue('q'); COMMIT});
+is(drain(), 'f:2', '... also if it commits');
+my $deleter = session($node);
+sql(q{SELECT mq.enqueue('q', '"f"')});
+rolled_back(1);
+$deleter->query_safe(q{BEGIN; DELETE FROM mq.q_q});
+is(drain(), '', 'another deletes it: not delivered');
+$deleter->query_safe('ROLLBACK');
+$deleter->quit;
+is(drain(), 'f:2', '... delivered as soon as he has not');
+
+# Room is made by dropping the oldest of the lowest priority, failed ones too.
+sql(q{SELECT mq.create_queue('l', max_length => 3, overflow => 'drop_head', backoff => '0')});
+sql(q{SELECT mq.enqueue_batch('l', '{1,2}')});
+sql(q{BEGIN; SELECT count(*) FROM mq.dequeue('l'); ROLLBACK});
+sql(q{SELECT mq.enqueue('l', '3', priority => 5)});
+sql(q{SELECT mq.enqueue('l', '4')});
+is(sql(q{SELECT string_agg(body::text, ' ' ORDER BY id) FROM mq.q_l}), '2 3 4', 'the failed one is dropped first');
+
 # A retry that meets a row somebody holds comes when that one has ended.
 sql(q{SELECT mq.enqueue('q', '"held"')});
 my $holder = session($node);
