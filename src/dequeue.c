@@ -150,6 +150,7 @@ open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 	record->lease = l;
 	record->id = l->id;
 	record->receipt = c->receipt;
+	record->tokens = l->queue->tokens_taken;
 	record->handed_out = false;
 	record->settled = false;
 	record->sub = GetCurrentSubTransactionId();
@@ -586,7 +587,7 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		c->reader.examined = 0;
 		c->blocks = b;
 		if (!c->drop)
-			mq_throttle_give(q, given);
+			mq_throttle_give(q, given, c->touch->claims.a[taken[0].claim].tokens);
 		if (keep_until < n)
 			mq_wake_pick(q, n - keep_until, &wake);
 		else if (given > 0 && (q->throttle.rate_limit > 0 || c->d->match))
@@ -1206,7 +1207,7 @@ give_back(Claimer *c)
 		if (c->receipt != 0 && record->receipt == c->receipt && q && mq_claim_is_mine(q, record))
 		{
 			mq_return_claim(q, record->lease);
-			mq_throttle_give(q, 1);
+			mq_throttle_give(q, 1, record->tokens);
 			record->lease = NULL;
 		}
 	}

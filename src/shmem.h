@@ -312,6 +312,8 @@ typedef struct MqQueue
 	int			watcher;		/* process number + 1 of the waiter who sleeps until
 								 * the next token only; 0: nobody */
 	double		bucket_full;	/* when the tokens are complete; steady */
+	int64		tokens_taken;	/* ever, those given back included */
+	TimestampTz token_last;		/* when the last was taken; steady */
 
 	dlist_head	keys[MQ_KEY_STATES];	/* MqKey by state */
 	int			nparked_keys;	/* keys with parked rows */

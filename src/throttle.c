@@ -16,7 +16,9 @@
  * token taken moves that by 1/rate seconds, so tokens need no refilling, and
  * none is there while bucket_full lies a whole bucket ahead.  In a window of w
  * seconds no more than rate * w + one bucket are taken.  A candidate that is
- * not delivered after all gives its token back.  A slot of shared memory is not
+ * not delivered after all gives its token back, but never more than makes the
+ * bucket what it were without it: those taken after it were at best taken from a
+ * full one.  A slot of shared memory is not
  * given to another queue while its bucket is not full, or the limit would begin
  * anew; a restart does fill it.
  *
@@ -131,14 +133,24 @@ mq_throttle_next(const MqQueue *q, TimestampTz steady)
 void
 mq_throttle_take(MqQueue *q, TimestampTz steady, int64 n)
 {
-	if (q->throttle.rate_limit > 0)
-		q->bucket_full = Max(q->bucket_full, (double) steady) + n * token_time(q);
+	if (q->throttle.rate_limit == 0)
+		return;
+	q->bucket_full = Max(q->bucket_full, (double) steady) + n * token_time(q);
+	q->tokens_taken += n;
+	q->token_last = steady;
 }
 
-/* n of them are not after all. */
+/*
+ * n of them are not after all; tokens_taken was `before` when they were taken.
+ * Time in which the bucket would have been full without them is lost: it may
+ * have filled up since, and the tokens taken from then on count in full.
+ */
 void
-mq_throttle_give(MqQueue *q, int64 n)
+mq_throttle_give(MqQueue *q, int64 n, int64 before)
 {
-	if (q->throttle.rate_limit > 0)
-		q->bucket_full -= n * token_time(q);
+	double		others = Max(q->tokens_taken - before - n, 0);
+	double		least = (double) q->token_last + others * token_time(q);
+
+	if (q->throttle.rate_limit > 0 && least < q->bucket_full)
+		q->bucket_full = Max(q->bucket_full - n * token_time(q), least);
 }

@@ -56,6 +56,7 @@ typedef struct MqClaim
 	MqLease    *lease;
 	int64		id;
 	int64		receipt;
+	int64		tokens;			/* the queue's tokens_taken before its own */
 	bool		handed_out;		/* the dequeue returned it to its caller */
 	bool		settled;		/* an MqSettle of this transaction decides */
 	SubTransactionId sub;
