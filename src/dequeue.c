@@ -684,6 +684,13 @@ claim_found(Claimer *c, TimestampTz now, Taken *taken, MqFound *found, int want)
 		return false;
 	c->full = false;
 	q = mq_queue_attach(c->def, c->rel);
+	if (q->ordered != c->ordered)
+	{
+		/* altered meanwhile: what is to be done first is another */
+		mq_unlock(q->partition);
+		c->match.budget = MQ_MATCH_ROWS;
+		return true;
+	}
 	n = take_found(c, q, now, taken, found, nfound);
 	c->expired_upto = q->expired_upto;
 	mq_unlock(q->partition);
