@@ -597,6 +597,13 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 					continue;
 				}
 				mq_lease_restore(l);
+				if (l->verb == MQ_DROP)
+				{
+					/* leased to make room, it was no delivery */
+					mq_return_claim(q, l);
+					nready++;
+					continue;
+				}
 			}
 			if (l->state == MQ_LEASE_OPEN)
 			{
