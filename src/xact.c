@@ -115,7 +115,7 @@ mq_xact_note_new(MqTouch *t, const MqPlace *place)
 	mq_array_reserve(t->moves, 1);
 	m = &t->moves.a[t->moves.n++];
 	m->place = *place;
-	m->is_new = true;
+	m->is_new = m->new_to_key = true;
 	m->sub = GetCurrentSubTransactionId();
 }
 
@@ -127,7 +127,7 @@ mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *place)
 	mq_array_reserve(t->moves, 1);
 	m = &t->moves.a[t->moves.n++];
 	m->place = *place;
-	m->is_new = false;
+	m->is_new = m->new_to_key = false;
 	m->was = *was;
 	m->sub = GetCurrentSubTransactionId();
 }
