@@ -89,4 +89,13 @@ SELECT is((SELECT array_agg(body::int ORDER BY id) FROM mq.browse('dt_dead')), '
 SELECT is((SELECT body FROM mq.dequeue('dt')), '3'::jsonb, 'the token is still there');
 SELECT is(mq.redrive('dt_dead', 1), 1::bigint, 'one sent again');
 SELECT is((SELECT dedup_id FROM mq.q_dt WHERE body = '1'), NULL::text, '... without its dedup_id');
+-- What comes back into a queue that was ordered meanwhile has no priority there.
+SELECT mq.create_queue('op', retain => '1 day', dead_letter => 'op_dead');
+SELECT mq.enqueue('op', '1', priority => 5, key => 'a'), mq.enqueue('op', '2', priority => 5, key => 'a') \g /dev/null
+SELECT mq.ack(m) FROM mq.dequeue('op') m \g /dev/null
+SELECT mq.reject('op', id, receipt) FROM mq.dequeue('op') \g /dev/null
+SELECT mq.alter_queue('op', ordered => true);
+SELECT is(mq.redrive('op_dead'), 1::bigint, 'sent again');
+SELECT is(mq.replay('op', '-infinity'), 1::bigint, 'replayed');
+SELECT is((SELECT array_agg((priority, body)::text ORDER BY id) FROM mq.q_op), '{"(0,2)","(0,1)"}', 'both without priority');
 SELECT * FROM finish();
