@@ -1140,6 +1140,41 @@ log_dropped(MqDef *def, int64 n)
 	dropped = 0;
 }
 
+/* Leases, to be dropped, what waits behind keys that are held, the oldest first. */
+static void
+claim_parked(Claimer *c)
+{
+	int			want = Min(c->d->max - c->got, BATCH);
+	MqCandidate *cand = palloc(sizeof(MqCandidate) * want);
+	Taken	   *taken = palloc(sizeof(Taken) * want);
+	TimestampTz now = mq_now();
+	int			before;
+
+	mq_reader_init(&c->reader, c->def, c->rel);
+	do
+	{
+		int			found;
+		int			n = 0;
+		MqQueue    *q;
+
+		before = c->got;
+		want = Min(c->d->max - c->got, BATCH);
+		mq_array_reserve(c->touch->claims, want);
+		found = mq_order_parked(&c->reader, cand, want);
+		q = mq_queue_attach(c->def, c->rel);
+		for (int i = 0; i < found; i++)
+			if (mq_lease_find(q, cand[i].pos.id) == NULL &&
+				take_new(c, q, cand[i].lane, cand[i].pos, &cand[i].tid, now, &taken[n]))
+				n++;
+		mq_unlock(q->partition);
+		if (n > 0)
+			sift(c, taken, n, now);
+	} while (c->got > before && c->got < c->d->max);
+	mq_reader_done(&c->reader);
+	pfree(cand);
+	pfree(taken);
+}
+
 /*
  * For a producer that has to make room (length.c): leases up to n ready
  * messages, the oldest of the lowest priority first, and takes them to the dead
@@ -1163,17 +1198,7 @@ mq_drop_head(MqDef *def, Relation rel, int64 n)
 	c.duration = def->policy.lease;
 	claim(&c);
 	if (c.got < d.max && c.ordered)
-	{
-		MqQueue    *q = mq_queue_attach(def, rel);
-		bool		parked = q->nparked_keys > 0;
-
-		/* what waits behind keys that are held is found by a new scan only */
-		if (parked)
-			mq_queue_init_lanes(q);
-		mq_unlock(q->partition);
-		if (parked)
-			claim(&c);
-	}
+		claim_parked(&c);
 	if (c.got == 0)
 		return 0;
 	ids = palloc(sizeof(int64) * c.got);

@@ -17,6 +17,8 @@
  * mq_order_list_ready, mq_order_may: a search by match, which finds rows by
  * looking.  What it finds and leases goes through mq_order_claim like any other.
  *
+ * mq_order_parked: a producer that drops the oldest messages, whatever their keys.
+ *
  * mq_order_learn: leases whose key is unknown, from before the queue was
  * ordered or from before a restart.  Nothing else is claimed until each holds
  * its key; several may hold the same then.
@@ -314,6 +316,73 @@ mq_order_may(MqReader *r, const MqRow *row, TimestampTz now)
 	}
 	mq_unlock(partition);
 	return false;
+}
+
+/* The least base of the keys that have something parked. */
+static int64
+parked_from(MqReader *r)
+{
+	int			partition = mq_partition_of(MyDatabaseId, r->def->relid);
+	int64		from = PG_INT64_MAX;
+	MqQueue    *q;
+
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, r->def->relid, r->def->hint);
+	for (int s = 0; q && s < MQ_KEY_STATES; s++)
+	{
+		dlist_iter	iter;
+
+		dlist_foreach(iter, &q->keys[s])
+		{
+			MqKey	   *e = dlist_container(MqKey, node, iter.cur);
+
+			if (e->parked)
+				from = Min(from, mq_key_walk_from(e));
+		}
+	}
+	mq_unlock(partition);
+	return from;
+}
+
+/*
+ * For a producer that makes room (dequeue.c mq_drop_head): the oldest rows that
+ * nobody has leased, up to max, where some wait behind their keys.  Such a row
+ * may be parked, or still stand in a lane; it does not matter: who comes upon
+ * it there finds its lease.  Those with a time or a priority, from before the
+ * queue was ordered, are not among them.  Takes the partition's lock.
+ */
+int
+mq_order_parked(MqReader *r, MqCandidate *cand, int max)
+{
+	int			partition = mq_partition_of(MyDatabaseId, r->def->relid);
+	int64		from = parked_from(r);
+	int			n = 0;
+	MqScan		scan;
+	MqSeen		seen;
+
+	if (from == PG_INT64_MAX)
+		return 0;
+	mq_scan_begin(&scan, r, MQ_LANE_FRESH, (MqPos) {0, Max(from - 1, 0)}, PG_INT64_MAX);
+	while (n < max && mq_scan_next(&scan, &seen))
+	{
+		MqQueue    *q;
+		bool		leased;
+
+		CHECK_FOR_INTERRUPTS();
+		if (seen.look != MQ_LOOK_OK)
+			continue;
+		mq_lock(partition);
+		q = mq_queue_find(MyDatabaseId, r->def->relid, r->def->hint);
+		leased = q == NULL || mq_lease_find(q, seen.pos.id) != NULL;
+		mq_unlock(partition);
+		if (leased)
+			continue;
+		cand[n].lane = MQ_LANE_FRESH;
+		cand[n].pos = seen.pos;
+		cand[n++].tid = seen.place.tid;
+	}
+	mq_scan_end(&scan);
+	return n;
 }
 
 /*

@@ -66,6 +66,18 @@ SELECT is((SELECT string_agg(body #>> '{}', ' ' ORDER BY id) FROM mq.browse('od'
 SELECT pg_temp.ack('od', 'a3');
 SELECT is(pg_temp.got('od'), 'a6', 'the next there is');
 
+-- ... at once, however many wait behind one key; nor do the consumers of others step over them again.
+SELECT mq.create_queue('oc', ordered => true, lease => '1 h', max_length => 2000, overflow => 'drop_head', dead_letter => '');
+SELECT count(*) FROM mq.enqueue_batch('oc', array_fill('1'::jsonb, '{2000}'), keys => array_fill('a'::text, '{2000}')) \g /dev/null
+SELECT count(*) FROM mq.dequeue('oc', 10) \g /dev/null
+SELECT count(*) FROM mq.dequeue('oc', 10) \g /dev/null
+SELECT mq.enqueue('oc', '0', key => 'a') \g /dev/null
+SELECT rows_examined AS before FROM mq.stats WHERE queue = 'oc' \gset
+SELECT mq.enqueue('oc', to_jsonb(i), key => 'b' || i) FROM generate_series(1, 10) i \g /dev/null
+SELECT is((SELECT count(*) FROM mq.dequeue('oc', 20)), 10::bigint, 'all of other keys');
+SELECT cmp_ok(rows_examined - :before, '<', 100::bigint, 'few rows examined') FROM mq.stats WHERE queue = 'oc';
+SELECT is((SELECT count(*) FROM mq.q_oc WHERE key = 'a'), 1991::bigint, 'ten have been dropped');
+
 -- A duplicate needs no place.
 SELECT mq.create_queue('dl', max_length => 2, dead_letter => '');
 SELECT mq.enqueue('dl', '1', dedup_id => 'one') AS one \gset
