@@ -24,7 +24,8 @@
  * its key; several may hold the same then.
  *
  * A transaction sees its own uncommitted DELETE as done, and its own UPDATE as a
- * row held by somebody.
+ * row held by somebody.  For all others the deleted row still holds its key, so
+ * no base is raised above it.
  */
 #include "order.h"
 
@@ -47,6 +48,17 @@ still_mine(MqQueue *q, const MqLease *l, int64 id, int64 receipt)
 {
 	return l->queue == q && l->id == id && l->receipt == receipt &&
 		l->settler == MqMyProcNumber();
+}
+
+/* mq_key_walk_end for a walk of this transaction. */
+static void
+end_walk(MqKey *e, const MqKeyWalk *w, int64 first)
+{
+	MqTouch    *t = mq_xact_touched(e->queue->relid);
+
+	if (t && t->gone.n > 0)
+		first = Min(first, t->gone_low);
+	mq_key_walk_end(e, w, first);
 }
 
 /* A row whose turn it is not: nothing but its key leads to it from now on. */
@@ -112,7 +124,7 @@ mq_order_claim(MqReader *r, MqLease *l, int64 id, int64 receipt,
 	mq_key_walk_begin(e, &walk);
 	if (walk.from >= id)
 	{
-		mq_key_walk_end(e, &walk, id);
+		end_walk(e, &walk, id);
 		mq_unlock(partition);
 		return MQ_ORDER_FIRST;
 	}
@@ -130,11 +142,11 @@ mq_order_claim(MqReader *r, MqLease *l, int64 id, int64 receipt,
 	e = l->key;
 	if (!found || seen.place.id >= id)
 	{
-		mq_key_walk_end(e, &walk, id);
+		end_walk(e, &walk, id);
 		mq_unlock(partition);
 		return MQ_ORDER_FIRST;
 	}
-	mq_key_walk_end(e, &walk, seen.place.id);
+	end_walk(e, &walk, seen.place.id);
 	park(e, l);
 	mq_unlock(partition);
 	return MQ_ORDER_PARKED;
@@ -198,7 +210,7 @@ mq_order_end(MqQueue *q, TimestampTz now, MqCandidate *cand)
 	if (e == NULL)
 		return NULL;
 	stale = e->changed || e->walk_low < first;
-	mq_key_walk_end(e, &running.walk, first);
+	end_walk(e, &running.walk, first);
 	if (!running.found)
 	{
 		mq_key_end_next(e, stale ? MQ_KEY_READY : MQ_KEY_IDLE);

@@ -389,9 +389,6 @@ undo(MqTouch *t, SubTransactionId sub)
 		if (g->expires_at != DT_NOEND &&
 			mq_expiry_add(q, g->expires_at, g->was.id, &g->was.tid))
 			first_event = DT_NOBEGIN;
-		/* for our own walks of its key it was not there */
-		if (g->key != MQ_KEY_HASH_NONE)
-			mq_key_late(q, g->was.id);
 		if (mq_lease_find(q, g->was.id) == NULL)
 		{
 			mq_lane_add(q, &g->was);

@@ -138,6 +138,7 @@ mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead)
 	MqGone	   *g;
 
 	mq_array_reserve(t->gone, 1);
+	t->gone_low = t->gone.n == 0 ? was->id : Min(t->gone_low, was->id);
 	g = &t->gone.a[t->gone.n++];
 	g->was = *was;
 	g->dead = dead;

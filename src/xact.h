@@ -106,6 +106,7 @@ typedef struct MqTouch
 	MQ_ARRAY(MqFresh) fresh;
 	MQ_ARRAY(MqMove) moves;
 	MQ_ARRAY(MqGone) gone;
+	int64		gone_low;		/* no id in gone is lower */
 	MQ_ARRAY(MqExpires) expires;
 	MQ_ARRAY(MqReserve) reserves;
 	MQ_ARRAY(MqClaim) claims;
