@@ -143,6 +143,7 @@ open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 	l->settler = MqMyProcNumber();
 	l->pid = MyProcPid;
 	l->claim = touch->claims.n;
+	mq_lease_set_dropping(l, c->drop);
 	l->until = DT_NOEND;
 	strlcpy(l->consumer, c->d->consumer,
 			pg_mbcliplen(c->d->consumer, strlen(c->d->consumer), NAMEDATALEN - 1) + 1);

@@ -234,6 +234,7 @@ typedef struct MqLease
 	bool		session;		/* no deadline, returns when its session ends */
 	bool		unwritten;		/* attempts is more than the row says */
 	bool		held;			/* counted in queue->nheld */
+	bool		dropping;		/* no delivery: a producer takes it to make room */
 	bool		timed;			/* timer is in one of the heaps */
 	uint8		key_known;		/* MqKeyKnown */
 	MqKey	   *key;			/* of an ordered queue's message */
@@ -339,6 +340,7 @@ typedef struct MqQueue
 	dlist_head	failed;			/* those FAILED */
 	int			nleases;		/* all of them */
 	int			nfailed;		/* those FAILED, or SETTLING from FAILED */
+	int			ndropping;		/* those that are no deliveries */
 	int			nheld;			/* those whose dequeue has committed: HELD, or
 								 * SETTLING from HELD */
 	TimestampTz write_after;	/* the worker leaves them all alone until then,

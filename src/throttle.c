@@ -3,13 +3,14 @@
  *		How many more messages a queue may deliver now: max_in_flight and
  *		rate_limit.
  *
- * Slots.  In flight is every lease of the queue that has not failed: taken by
- * an open or a prepared transaction, held, or being settled.  A claim asks for
- * the slots left and makes its leases in one critical section, so there is
- * never one more than max_in_flight, whoever claims.  Nothing is counted apart:
- * a slot is free again with the lease, on whatever way that ends (ack, nack,
- * rollback, deadline, session's end, DELETE, TRUNCATE, or a claim that found
- * the row gone), and what a restart brings back counts as it did.
+ * Slots.  In flight is every lease of the queue that has not failed, but for
+ * what a producer takes to make room: taken by an open or a prepared
+ * transaction, held, or being settled.  A claim asks for the slots left and
+ * makes its leases in one critical section, so there is never one more than
+ * max_in_flight, whoever claims.  Nothing is counted apart: a slot is free again
+ * with the lease, on whatever way that ends (ack, nack, rollback, deadline,
+ * session's end, DELETE, TRUNCATE, or a claim that found the row gone), and what
+ * a restart brings back counts as it did.
  *
  * Tokens.  The bucket holds one second's burst, at least one delivery, and is
  * one number: bucket_full, the steady time at which it will be full again.  A
@@ -82,13 +83,20 @@ mq_throttle_set(MqQueue *q, const MqThrottle *t, bool committed)
 		q->bucket_full = Min(q->bucket_full, (double) mq_steady() + bucket_time(q));
 }
 
+/* How many of the queue's messages are in flight. */
+int
+mq_throttle_in_flight(const MqQueue *q)
+{
+	return q->nleases - q->nfailed - q->ndropping;
+}
+
 /* How many more may be leased; may be negative after an ALTER. */
 int64
 mq_throttle_slots(const MqQueue *q)
 {
 	if (q->throttle.max_in_flight == 0)
 		return PG_INT64_MAX;
-	return q->throttle.max_in_flight - (q->nleases - q->nfailed);
+	return q->throttle.max_in_flight - mq_throttle_in_flight(q);
 }
 
 /* How many tokens the bucket holds. */

@@ -9,6 +9,7 @@
 #include "shmem.h"
 
 extern void mq_throttle_set(MqQueue *q, const MqThrottle *t, bool committed);
+extern int	mq_throttle_in_flight(const MqQueue *q);
 extern int64 mq_throttle_slots(const MqQueue *q);
 extern int64 mq_throttle_room(const MqQueue *q, TimestampTz steady);
 extern TimestampTz mq_throttle_next(const MqQueue *q, TimestampTz steady);

@@ -101,6 +101,17 @@ SELECT is((SELECT array_agg(body::int ORDER BY id) FROM mq.browse('dt_dead')), '
 SELECT is((SELECT body FROM mq.dequeue('dt')), '3'::jsonb, 'the token is still there');
 SELECT is(mq.redrive('dt_dead', 1), 1::bigint, 'one sent again');
 SELECT is((SELECT dedup_id FROM mq.q_dt WHERE body = '1'), NULL::text, '... without its dedup_id');
+-- What makes room is no delivery: it takes no slot, and is not in flight.
+SELECT mq.create_queue('df', max_length => 2, overflow => 'drop_head', max_in_flight => 1, dead_letter => '');
+SELECT mq.enqueue_batch('df', '{1,2}') \g /dev/null
+BEGIN;
+SELECT mq.enqueue('df', '3') \g /dev/null
+SELECT is((SELECT count(*) FROM mq.in_flight WHERE queue = 'df'), 0::bigint, 'a dropped message is not in flight');
+SELECT is((SELECT in_flight FROM mq.stats WHERE queue = 'df'), 0::bigint, 'nor in mq.stats');
+SELECT is(pg_temp.got('df'), '2', 'its slot is free');
+ROLLBACK;
+SELECT is((SELECT array_agg(body::int ORDER BY id) FROM mq.browse('df')), '{1,2}', 'as before');
+
 -- What comes back into a queue that was ordered meanwhile has no priority there.
 SELECT mq.create_queue('op', retain => '1 day', dead_letter => 'op_dead');
 SELECT mq.enqueue('op', '1', priority => 5, key => 'a'), mq.enqueue('op', '2', priority => 5, key => 'a') \g /dev/null
