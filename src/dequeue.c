@@ -152,6 +152,7 @@ open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 	record->id = l->id;
 	record->receipt = c->receipt;
 	record->tokens = l->queue->tokens_taken;
+	record->dropping = c->drop;
 	record->handed_out = false;
 	record->settled = false;
 	record->sub = GetCurrentSubTransactionId();
@@ -1113,7 +1114,7 @@ mq_handed_out(Oid relid)
 	MqTouch    *t = mq_xact_touched(relid);
 
 	for (int i = t ? t->claims.n - 1 : -1; i >= 0 && !t->claims.a[i].handed_out; i--)
-		t->claims.a[i].handed_out = true;
+		t->claims.a[i].handed_out = !t->claims.a[i].dropping;
 }
 
 /* Says that messages were dropped for good, once a second and session. */
@@ -1206,6 +1207,7 @@ mq_drop_head(MqDef *def, Relation rel, int64 n)
 	for (int i = 0; i < c.got; i++)
 	{
 		ids[i] = c.out[i].row.place.id;
+		mq_xact_note_deleted(c.touch, ids[i]);
 		heap_freetuple(c.out[i].row.tuple);
 	}
 	a.verb = MQ_DROP;

@@ -56,8 +56,8 @@ end_walk(MqKey *e, const MqKeyWalk *w, int64 first)
 {
 	MqTouch    *t = mq_xact_touched(e->queue->relid);
 
-	if (t && t->gone.n > 0)
-		first = Min(first, t->gone_low);
+	if (t && t->deleted_low > 0)
+		first = Min(first, t->deleted_low);
 	mq_key_walk_end(e, w, first);
 }
 

@@ -596,7 +596,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 					continue;
 				}
 				mq_lease_restore(l);
-				if (l->verb == MQ_DROP)
+				if (l->dropping)
 				{
 					/* leased to make room, it was no delivery */
 					mq_return_claim(q, l);

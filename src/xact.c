@@ -132,13 +132,21 @@ mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *place)
 	m->sub = GetCurrentSubTransactionId();
 }
 
+/* A row was deleted that nobody had been given. */
+void
+mq_xact_note_deleted(MqTouch *t, int64 id)
+{
+	if (t->deleted_low == 0 || id < t->deleted_low)
+		t->deleted_low = id;
+}
+
 void
 mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead)
 {
 	MqGone	   *g;
 
 	mq_array_reserve(t->gone, 1);
-	t->gone_low = t->gone.n == 0 ? was->id : Min(t->gone_low, was->id);
+	mq_xact_note_deleted(t, was->id);
 	g = &t->gone.a[t->gone.n++];
 	g->was = *was;
 	g->dead = dead;

@@ -58,6 +58,7 @@ typedef struct MqClaim
 	int64		id;
 	int64		receipt;
 	int64		tokens;			/* the queue's tokens_taken before its own */
+	bool		dropping;		/* to make room: never handed out */
 	bool		handed_out;		/* the dequeue returned it to its caller */
 	bool		settled;		/* an MqSettle of this transaction decides */
 	SubTransactionId sub;
@@ -106,7 +107,8 @@ typedef struct MqTouch
 	MQ_ARRAY(MqFresh) fresh;
 	MQ_ARRAY(MqMove) moves;
 	MQ_ARRAY(MqGone) gone;
-	int64		gone_low;		/* no id in gone is lower */
+	int64		deleted_low;	/* least id deleted here, but for what had been
+								 * delivered; 0: none */
 	MQ_ARRAY(MqExpires) expires;
 	MQ_ARRAY(MqReserve) reserves;
 	MQ_ARRAY(MqClaim) claims;
@@ -142,6 +144,7 @@ extern MqTouch *mq_xact_touched(Oid relid);
 extern void mq_xact_note_fresh(MqTouch *t, int64 id, ItemPointer tid);
 extern void mq_xact_note_new(MqTouch *t, const MqPlace *place);
 extern void mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *place);
+extern void mq_xact_note_deleted(MqTouch *t, int64 id);
 extern void mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead);
 extern void mq_xact_note_expires(MqTouch *t, TimestampTz at, int64 id, ItemPointer tid);
 extern void mq_xact_gone_key(MqTouch *t, uint64 key);

@@ -112,6 +112,25 @@ SELECT is(pg_temp.got('df'), '2', 'its slot is free');
 ROLLBACK;
 SELECT is((SELECT array_agg(body::int ORDER BY id) FROM mq.browse('df')), '{1,2}', 'as before');
 
+-- ... also when the same transaction dequeues: only what that got has failed.
+SELECT mq.create_queue('dr', max_length => 2, overflow => 'drop_head', max_attempts => 1, dead_letter => '');
+SELECT mq.enqueue_batch('dr', '{1,2}') \g /dev/null
+BEGIN;
+SELECT mq.enqueue('dr', '3') \g /dev/null
+SELECT is(pg_temp.got('dr'), '2', 'the next');
+ROLLBACK;
+SELECT is((SELECT (body, attempt)::text FROM mq.dequeue('dr')), '(1,1)', 'what it had dropped has not been tried');
+
+-- A drop that is rolled back holds its key as before.
+SELECT mq.create_queue('dk', ordered => true, max_length => 2, overflow => 'drop_head', dead_letter => '');
+SELECT pg_temp.put('dk', 'a1', 'a', 'one'), pg_temp.put('dk', 'a2', 'a', 'two') \g /dev/null
+BEGIN;
+SELECT pg_temp.put('dk', 'a3', 'a', 'three') \g /dev/null
+CALL mq.wait('dk', '0');
+ROLLBACK;
+SELECT is(pg_temp.got('dk', 10, '{"h": "two"}'), '', 'the second waits behind the first');
+SELECT is(pg_temp.got('dk', 10), 'a1', 'which comes');
+
 -- What comes back into a queue that was ordered meanwhile has no priority there.
 SELECT mq.create_queue('op', retain => '1 day', dead_letter => 'op_dead');
 SELECT mq.enqueue('op', '1', priority => 5, key => 'a'), mq.enqueue('op', '2', priority => 5, key => 'a') \g /dev/null
