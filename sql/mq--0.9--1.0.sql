@@ -508,6 +508,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     replayed bigint;
+    ordered  boolean;
 BEGIN
     PERFORM mq.require$(queue);
     IF since IS NULL THEN
@@ -516,11 +517,13 @@ BEGIN
         RAISE EXCEPTION 'queue "%" has no archive', queue
             USING ERRCODE = 'undefined_object', HINT = 'mq.alter_queue with retain makes one.';
     END IF;
+    -- it may have become ordered since
+    SELECT q.ordered INTO ordered FROM mq.queues q WHERE q.name = replay$.queue;
     EXECUTE format($query$
-        SELECT count(mq.enqueue($1, a.body, a.headers, priority => a.priority, key => a.key, data => a.data))
+        SELECT count(mq.enqueue($1, a.body, a.headers, priority => CASE WHEN $4 THEN 0 ELSE a.priority END, key => a.key, data => a.data))
         FROM (SELECT * FROM mq.%I m WHERE m.acked_at >= $2 AND m.acked_at < $3 ORDER BY m.acked_at, m.id) a
         $query$, 'a_' || queue)
-        INTO replayed USING queue, since, coalesce(until, clock_timestamp());
+        INTO replayed USING queue, since, coalesce(until, clock_timestamp()), ordered;
     RETURN replayed;
 END
 $$;

@@ -14,6 +14,7 @@
 #include "clock.h"
 #include "commands/extension.h"
 #include "dedup.h"
+#include "throttle.h"
 #include "executor/spi.h"
 #include "utils/memutils.h"
 #include "fmgr.h"
@@ -344,10 +345,15 @@ mq_sql_leases(PG_FUNCTION_ARGS)
 			for (int list = 0; list < 2; list++)
 				dlist_foreach(li, list == 0 ? &q->leases : &q->failed)
 				{
+					MqLease    *l = dlist_container(MqLease, node, li.cur);
+
 					if (n == max)
 						break;
+					/* for mq.in_flight what makes room for others is not */
+					if (l->dropping && !OidIsValid(only))
+						continue;
 					found[n].relid = q->relid;
-					found[n++].lease = *dlist_container(MqLease, node, li.cur);
+					found[n++].lease = *l;
 				}
 		}
 		mq_unlock(p);
@@ -424,7 +430,7 @@ mq_sql_stats(PG_FUNCTION_ARGS)
 			MqCounters	n = q->n;
 			int64		ready = mq_count_ready(q);
 			int64		delayed = mq_count_delayed(q);
-			int64		in_flight = q->nleases - q->nfailed;
+			int64		in_flight = mq_throttle_in_flight(q);
 			int			waiting = q->nwaiters;
 
 			mq_unlock(q->partition);

@@ -36,7 +36,6 @@
 #include "tcop/tcopprot.h"
 #include "utils/inval.h"
 
-#define BATCH	256				/* candidates taken in one go */
 
 /* Waits until whoever scans this queue has finished; the partition is locked. */
 static void
@@ -110,6 +109,13 @@ claim_found(Claimer *c, TimestampTz now, Taken *taken, MqFound *found, int want)
 		return false;
 	c->full = false;
 	q = mq_queue_attach(c->def, c->rel);
+	if (q->ordered != c->ordered)
+	{
+		/* altered meanwhile: what is to be done first is another */
+		mq_unlock(q->partition);
+		c->match.budget = MQ_MATCH_ROWS;
+		return true;
+	}
 	n = mq_claim_take_found(c, q, now, taken, found, nfound);
 	c->expired_upto = q->expired_upto;
 	mq_unlock(q->partition);
@@ -130,10 +136,10 @@ mq_claim(Claimer *c)
 	bool		retired = false;
 	bool		helped = false;
 
-	taken = palloc(sizeof(Taken) * Min(c->d->max, BATCH));
+	taken = palloc(sizeof(Taken) * Min(c->d->max, MQ_CLAIM_BATCH));
 	if (c->d->match)
 	{
-		found = palloc(sizeof(MqFound) * Min(c->d->max, BATCH));
+		found = palloc(sizeof(MqFound) * Min(c->d->max, MQ_CLAIM_BATCH));
 		c->match.headers = c->d->match;
 		c->match.budget = MQ_MATCH_ROWS;
 		c->match.next = DT_NOEND;
@@ -143,7 +149,7 @@ mq_claim(Claimer *c)
 	c->full = c->ended = false;
 	while (c->got < c->d->max && !c->ended)
 	{
-		int			want = Min(c->d->max - c->got, BATCH);
+		int			want = Min(c->d->max - c->got, MQ_CLAIM_BATCH);
 		TimestampTz now = mq_now();
 		TimestampTz steady = mq_steady();
 		MqNext		next;
@@ -439,5 +445,5 @@ mq_handed_out(Oid relid)
 	MqTouch    *t = mq_xact_touched(relid);
 
 	for (int i = t ? t->claims.n - 1 : -1; i >= 0 && !t->claims.a[i].handed_out; i--)
-		t->claims.a[i].handed_out = true;
+		t->claims.a[i].handed_out = !t->claims.a[i].dropping;
 }

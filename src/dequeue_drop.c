@@ -6,6 +6,7 @@
 #include "dequeue_private.h"
 
 #include "clock.h"
+#include "order.h"
 
 /* Says that messages were dropped for good, once a second and session. */
 static void
@@ -32,6 +33,41 @@ log_dropped(MqDef *def, int64 n)
 	dropped = 0;
 }
 
+/* Leases, to be dropped, what waits behind keys that are held, the oldest first. */
+static void
+claim_parked(Claimer *c)
+{
+	int			want = Min(c->d->max - c->got, MQ_CLAIM_BATCH);
+	MqCandidate *cand = palloc(sizeof(MqCandidate) * want);
+	Taken	   *taken = palloc(sizeof(Taken) * want);
+	TimestampTz now = mq_now();
+	int			before;
+
+	mq_reader_init(&c->reader, c->def, c->rel);
+	do
+	{
+		int			found;
+		int			n = 0;
+		MqQueue    *q;
+
+		before = c->got;
+		want = Min(c->d->max - c->got, MQ_CLAIM_BATCH);
+		mq_array_reserve(c->touch->claims, want);
+		found = mq_order_parked(&c->reader, cand, want);
+		q = mq_queue_attach(c->def, c->rel);
+		for (int i = 0; i < found; i++)
+			if (mq_lease_find(q, cand[i].pos.id) == NULL &&
+				mq_claim_take_new(c, q, cand[i].lane, cand[i].pos, &cand[i].tid, now, &taken[n]))
+				n++;
+		mq_unlock(q->partition);
+		if (n > 0)
+			mq_claim_sift(c, taken, n, now);
+	} while (c->got > before && c->got < c->d->max);
+	mq_reader_done(&c->reader);
+	pfree(cand);
+	pfree(taken);
+}
+
 /*
  * For a producer that has to make room (length.c): leases up to n ready
  * messages, the oldest of the lowest priority first, and takes them to the dead
@@ -55,23 +91,14 @@ mq_drop_head(MqDef *def, Relation rel, int64 n)
 	c.duration = def->policy.lease;
 	mq_claim(&c);
 	if (c.got < d.max && c.ordered)
-	{
-		MqQueue    *q = mq_queue_attach(def, rel);
-		bool		parked = q->nparked_keys > 0;
-
-		/* what waits behind keys that are held is found by a new scan only */
-		if (parked)
-			mq_queue_init_lanes(q);
-		mq_unlock(q->partition);
-		if (parked)
-			mq_claim(&c);
-	}
+		claim_parked(&c);
 	if (c.got == 0)
 		return 0;
 	ids = palloc(sizeof(int64) * c.got);
 	for (int i = 0; i < c.got; i++)
 	{
 		ids[i] = c.out[i].row.place.id;
+		mq_xact_note_deleted(c.touch, ids[i]);
 		heap_freetuple(c.out[i].row.tuple);
 	}
 	a.verb = MQ_DROP;

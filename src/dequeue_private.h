@@ -8,6 +8,8 @@
 
 #include "dequeue.h"
 
+#define MQ_CLAIM_BATCH	256		/* candidates taken in one go */
+
 /* A candidate that is leased but not delivered yet. */
 typedef struct Taken
 {
@@ -82,6 +84,8 @@ extern int	mq_claim_allowed(MqQueue *q, int want, TimestampTz *now);
 extern bool mq_claim_one_allowed(Claimer *c, MqQueue *q);
 extern int	mq_claim_take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 						  MqNext *next, MqScanJob *job);
+extern bool mq_claim_take_new(Claimer *c, MqQueue *q, int lane, MqPos pos, ItemPointer tid,
+							  TimestampTz now, Taken *t);
 extern int	mq_claim_take_found(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken,
 								const MqFound *found, int nfound);
 extern int	mq_claim_take_of_key(Claimer *c, MqQueue *q, TimestampTz now, Taken *t);

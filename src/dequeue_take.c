@@ -56,6 +56,7 @@ open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 	l->settler = MqMyProcNumber();
 	l->pid = MyProcPid;
 	l->claim = touch->claims.n;
+	mq_lease_set_dropping(l, c->drop);
 	l->until = DT_NOEND;
 	strlcpy(l->consumer, c->d->consumer,
 			pg_mbcliplen(c->d->consumer, strlen(c->d->consumer), NAMEDATALEN - 1) + 1);
@@ -63,6 +64,8 @@ open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 	record->lease = l;
 	record->id = l->id;
 	record->receipt = c->receipt;
+	record->tokens = l->queue->tokens_taken;
+	record->dropping = c->drop;
 	record->handed_out = false;
 	record->settled = false;
 	record->sub = GetCurrentSubTransactionId();
@@ -112,9 +115,9 @@ take_retry(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
  * Leases a message that is not leased; false if there is no room.  The
  * partition is locked.
  */
-static bool
-take_new(Claimer *c, MqQueue *q, int lane, MqPos pos, ItemPointer tid,
-		 TimestampTz now, Taken *t)
+bool
+mq_claim_take_new(Claimer *c, MqQueue *q, int lane, MqPos pos, ItemPointer tid,
+				  TimestampTz now, Taken *t)
 {
 	MqLease    *l = mq_lease_new(q, pos.id);
 
@@ -177,7 +180,7 @@ mq_claim_take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 		}
 		if (mq_lease_find(q, cand.pos.id) != NULL)
 			continue;			/* listed twice; the lease's end lists it anew */
-		if (!take_new(c, q, cand.lane, cand.pos, &cand.tid, now, &taken[n]))
+		if (!mq_claim_take_new(c, q, cand.lane, cand.pos, &cand.tid, now, &taken[n]))
 		{
 			MqPlace		p;
 
@@ -222,7 +225,7 @@ mq_claim_take_found(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken,
 		}
 		else if (l == NULL)
 		{
-			if (!take_new(c, q, f->lane, f->pos, &tid, now, &taken[n]))
+			if (!mq_claim_take_new(c, q, f->lane, f->pos, &tid, now, &taken[n]))
 				break;
 			n++;
 		}
@@ -267,7 +270,7 @@ mq_claim_take_of_key(Claimer *c, MqQueue *q, TimestampTz now, Taken *t)
 	c->expired_upto = q->expired_upto;
 	if (key && !mq_claim_one_allowed(c, q))
 		mq_key_end_next(key, MQ_KEY_READY); /* others were faster */
-	else if (key && take_new(c, q, cand.lane, cand.pos, &cand.tid, now, t))
+	else if (key && mq_claim_take_new(c, q, cand.lane, cand.pos, &cand.tid, now, t))
 	{
 		mq_key_attach(key, t->lease);
 		mq_key_end_next(key, MQ_KEY_HELD);
@@ -518,7 +521,7 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		c->reader.examined = 0;
 		c->blocks = b;
 		if (!c->drop)
-			mq_throttle_give(q, given);
+			mq_throttle_give(q, given, c->touch->claims.a[taken[0].claim].tokens);
 		if (keep_until < n)
 			mq_wake_pick(q, n - keep_until, &wake);
 		else if (given > 0 && (q->throttle.rate_limit > 0 || c->d->match))

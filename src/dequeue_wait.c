@@ -125,7 +125,7 @@ give_back(Claimer *c)
 		if (c->receipt != 0 && record->receipt == c->receipt && q && mq_claim_is_mine(q, record))
 		{
 			mq_return_claim(q, record->lease);
-			mq_throttle_give(q, 1);
+			mq_throttle_give(q, 1, record->tokens);
 			record->lease = NULL;
 		}
 	}

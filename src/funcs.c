@@ -105,7 +105,6 @@ mq_sql_enqueue_redriven(PG_FUNCTION_ARGS)
 	bool		inserted;
 
 	mq_check_writable("mq.redrive()");
-	e.priority = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT16(3);
 	m.body = PG_GETARG_DATUM(1);
 	m.body_null = PG_ARGISNULL(1);
 	m.headers = PG_GETARG_DATUM(2);
@@ -118,6 +117,9 @@ mq_sql_enqueue_redriven(PG_FUNCTION_ARGS)
 	m.data_null = PG_ARGISNULL(5);
 
 	rel = open_for_enqueue(queue, &e, &def);
+	/* the queue may have become ordered since */
+	if (!PG_ARGISNULL(3) && !def->ordered)
+		e.priority = PG_GETARG_INT16(3);
 	mq_enqueue_values(&e, &m, &values);
 	mq_length_reserve(def, rel, 1);
 	inserted = mq_row_insert(def, rel, &values, &id);

@@ -52,7 +52,8 @@
  * L and take its snapshot at S > L; a transaction becomes visible at V and
  * runs its callback at C > V.  If V < S the walk sees its row.  If not, C > L:
  * the floor's seq is after the entry's, or the row is above key_high at C and
- * so not below the base.
+ * so not below the base.  An UPDATE that lets an expired row live brings back what
+ * a walk may have passed as well, and says so at its commit.
  *
  * Lock: everything here is under the partition's lock, held by the caller,
  * and callbacks may call all of it.  A process that dies with an entry BUSY

@@ -134,7 +134,7 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->write_after = DT_NOBEGIN;
 	l->due = DT_NOBEGIN;
 	l->expires_at = DT_NOEND;
-	l->held = false;
+	l->held = l->dropping = false;
 	mq_key_lease_new(l);
 	dlist_push_tail(&q->leases, &l->node);
 	q->nleases++;
@@ -229,6 +229,14 @@ mq_lease_set_held(MqLease *l, bool held)
 	l->held = held;
 }
 
+/* Whether it is taken to make room for others (dequeue.c): then it is not in flight. */
+void
+mq_lease_set_dropping(MqLease *l, bool dropping)
+{
+	l->queue->ndropping += (int) dropping - (int) l->dropping;
+	l->dropping = dropping;
+}
+
 /* The message is nobody's any more (gone, or back in its lane). */
 void
 mq_lease_free(MqLease *l)
@@ -237,6 +245,7 @@ mq_lease_free(MqLease *l)
 	MqLease   **p = bucket_of(q, l->id);
 
 	mq_lease_set_held(l, false);
+	mq_lease_set_dropping(l, false);
 	mq_lease_clear_timer(l);
 	while (*p != l)
 		p = &(*p)->next;
@@ -341,6 +350,7 @@ mq_lease_fail(MqLease *l, MqReason reason, TimestampTz now)
 	MqQueue    *q = l->queue;
 
 	mq_lease_set_held(l, false);
+	mq_lease_set_dropping(l, false);
 	mq_lease_clear_timer(l);
 	if (!counts_as_failed(l))
 		q->nfailed++;
@@ -370,6 +380,7 @@ mq_lease_put_back(MqLease *l, TimestampTz until)
 	MqQueue    *q = l->queue;
 
 	mq_lease_set_held(l, false);
+	mq_lease_set_dropping(l, false);
 	mq_lease_clear_timer(l);
 	if (!counts_as_failed(l))
 		q->nfailed++;

@@ -29,6 +29,7 @@ extern TimestampTz mq_lease_next_deadline(MqQueue *q);
 extern TimestampTz mq_lease_next_event(MqQueue *q);
 extern bool mq_lease_is_spent(MqLease *l);
 extern void mq_lease_set_held(MqLease *l, bool held);
+extern void mq_lease_set_dropping(MqLease *l, bool dropping);
 extern void mq_lease_expired(MqLease *l, TimestampTz at);
 extern MqPlace mq_lease_place(MqLease *l);
 extern int64 mq_backoff(const MqPolicy *policy, int attempts);

@@ -23,7 +23,9 @@
  * dead letters for each that it lacks, in its own transaction, leased like any
  * claim so that nobody else has it (dequeue_drop.c mq_drop_head).  Until it commits
  * they count, so they make room for its own rows only, and need no reservation:
- * at its commit they leave as its rows come.
+ * at its commit they leave as its rows come.  Messages that have expired and
+ * were not moved yet make room in the same way, before any other, and also with
+ * reject.
  *
  * The count must be true.  After a crash, or when the slot had gone to another
  * queue, whoever enqueues first walks the table (mq_maint_recount); so does the
@@ -112,11 +114,6 @@ mq_length_reserve(MqDef *def, Relation rel, int64 n)
 	lack = n - Min(Max(room, 0), n);
 	/* above a limit that was lowered: down to it by and by */
 	excess = room < 0 ? Min(-room, n) : 0;
-	if (lack > 0 && !def->drop_head)
-	{
-		mq_unlock(q->partition);
-		full(def, n);
-	}
 	if (n > lack)
 	{
 		q->reserved += n - lack;
@@ -131,6 +128,13 @@ mq_length_reserve(MqDef *def, Relation rel, int64 n)
 		}
 	}
 	mq_unlock(q->partition);
-	if (lack > 0 && mq_drop_head(def, rel, lack + excess) < lack)
-		full(def, n);
+	if (lack > 0)
+	{
+		int64		made = mq_sweep_for_room(def, lack);
+
+		if (def->drop_head && made < lack + excess)
+			made += mq_drop_head(def, rel, lack + excess - made);
+		if (made < lack)
+			full(def, n);
+	}
 }

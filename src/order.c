@@ -17,12 +17,15 @@
  * mq_order_list_ready, mq_order_may: a search by match, which finds rows by
  * looking.  What it finds and leases goes through mq_order_claim like any other.
  *
+ * mq_order_parked: a producer that drops the oldest messages, whatever their keys.
+ *
  * mq_order_learn: leases whose key is unknown, from before the queue was
  * ordered or from before a restart.  Nothing else is claimed until each holds
  * its key; several may hold the same then.
  *
  * A transaction sees its own uncommitted DELETE as done, and its own UPDATE as a
- * row held by somebody.
+ * row held by somebody.  For all others the deleted row still holds its key, so
+ * no base is raised above it.
  */
 #include "order.h"
 
@@ -45,6 +48,17 @@ still_mine(MqQueue *q, const MqLease *l, int64 id, int64 receipt)
 {
 	return l->queue == q && l->id == id && l->receipt == receipt &&
 		l->settler == MqMyProcNumber();
+}
+
+/* mq_key_walk_end for a walk of this transaction. */
+static void
+end_walk(MqKey *e, const MqKeyWalk *w, int64 first)
+{
+	MqTouch    *t = mq_xact_touched(e->queue->relid);
+
+	if (t && t->deleted_low > 0)
+		first = Min(first, t->deleted_low);
+	mq_key_walk_end(e, w, first);
 }
 
 /* A row whose turn it is not: nothing but its key leads to it from now on. */
@@ -110,7 +124,7 @@ mq_order_claim(MqReader *r, MqLease *l, int64 id, int64 receipt,
 	mq_key_walk_begin(e, &walk);
 	if (walk.from >= id)
 	{
-		mq_key_walk_end(e, &walk, id);
+		end_walk(e, &walk, id);
 		mq_unlock(partition);
 		return MQ_ORDER_FIRST;
 	}
@@ -128,11 +142,11 @@ mq_order_claim(MqReader *r, MqLease *l, int64 id, int64 receipt,
 	e = l->key;
 	if (!found || seen.place.id >= id)
 	{
-		mq_key_walk_end(e, &walk, id);
+		end_walk(e, &walk, id);
 		mq_unlock(partition);
 		return MQ_ORDER_FIRST;
 	}
-	mq_key_walk_end(e, &walk, seen.place.id);
+	end_walk(e, &walk, seen.place.id);
 	park(e, l);
 	mq_unlock(partition);
 	return MQ_ORDER_PARKED;
@@ -196,7 +210,7 @@ mq_order_end(MqQueue *q, TimestampTz now, MqCandidate *cand)
 	if (e == NULL)
 		return NULL;
 	stale = e->changed || e->walk_low < first;
-	mq_key_walk_end(e, &running.walk, first);
+	end_walk(e, &running.walk, first);
 	if (!running.found)
 	{
 		mq_key_end_next(e, stale ? MQ_KEY_READY : MQ_KEY_IDLE);
@@ -314,6 +328,73 @@ mq_order_may(MqReader *r, const MqRow *row, TimestampTz now)
 	}
 	mq_unlock(partition);
 	return false;
+}
+
+/* The least base of the keys that have something parked. */
+static int64
+parked_from(MqReader *r)
+{
+	int			partition = mq_partition_of(MyDatabaseId, r->def->relid);
+	int64		from = PG_INT64_MAX;
+	MqQueue    *q;
+
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, r->def->relid, r->def->hint);
+	for (int s = 0; q && s < MQ_KEY_STATES; s++)
+	{
+		dlist_iter	iter;
+
+		dlist_foreach(iter, &q->keys[s])
+		{
+			MqKey	   *e = dlist_container(MqKey, node, iter.cur);
+
+			if (e->parked)
+				from = Min(from, mq_key_walk_from(e));
+		}
+	}
+	mq_unlock(partition);
+	return from;
+}
+
+/*
+ * For a producer that makes room (dequeue.c mq_drop_head): the oldest rows that
+ * nobody has leased, up to max, where some wait behind their keys.  Such a row
+ * may be parked, or still stand in a lane; it does not matter: who comes upon
+ * it there finds its lease.  Those with a time or a priority, from before the
+ * queue was ordered, are not among them.  Takes the partition's lock.
+ */
+int
+mq_order_parked(MqReader *r, MqCandidate *cand, int max)
+{
+	int			partition = mq_partition_of(MyDatabaseId, r->def->relid);
+	int64		from = parked_from(r);
+	int			n = 0;
+	MqScan		scan;
+	MqSeen		seen;
+
+	if (from == PG_INT64_MAX)
+		return 0;
+	mq_scan_begin(&scan, r, MQ_LANE_FRESH, (MqPos) {0, Max(from - 1, 0)}, PG_INT64_MAX);
+	while (n < max && mq_scan_next(&scan, &seen))
+	{
+		MqQueue    *q;
+		bool		leased;
+
+		CHECK_FOR_INTERRUPTS();
+		if (seen.look != MQ_LOOK_OK)
+			continue;
+		mq_lock(partition);
+		q = mq_queue_find(MyDatabaseId, r->def->relid, r->def->hint);
+		leased = q == NULL || mq_lease_find(q, seen.pos.id) != NULL;
+		mq_unlock(partition);
+		if (leased)
+			continue;
+		cand[n].lane = MQ_LANE_FRESH;
+		cand[n].pos = seen.pos;
+		cand[n++].tid = seen.place.tid;
+	}
+	mq_scan_end(&scan);
+	return n;
 }
 
 /*

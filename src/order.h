@@ -23,6 +23,7 @@ extern MqKey *mq_order_end(MqQueue *q, TimestampTz now, MqCandidate *cand);
 extern void mq_order_list_ready(MqReader *r, TimestampTz now, int64 *budget);
 extern bool mq_order_may(MqReader *r, const MqRow *row, TimestampTz now);
 extern void mq_order_abandon(void);
+extern int	mq_order_parked(MqReader *r, MqCandidate *cand, int max);
 extern bool mq_order_learn(MqReader *r);
 
 #endif							/* MQ_ORDER_H */

@@ -118,11 +118,10 @@ gone_commit(MqQueue *q, const MqGone *g)
 static int
 move_commit(MqQueue *q, const MqMove *m, TimestampTz now)
 {
-	if (m->is_new)
-	{
-		q->n.enqueued++;
+	if (m->new_to_key)
 		mq_key_late(q, m->place.id);
-	}
+	if (m->is_new)
+		q->n.enqueued++;
 	else
 	{
 		MqLease    *l = mq_lease_find(q, m->place.id);
@@ -352,6 +351,8 @@ undo(MqTouch *t, SubTransactionId sub)
 	int64		nready = 0;
 	bool		all = sub == InvalidSubTransactionId;
 	int			nreserves = 0;
+	int64		given = 0;
+	int64		before = PG_INT64_MAX;
 
 #define UNDONE(arr, i) ((i) >= 0 && (all || (arr).a[i].sub == sub))
 	if (!UNDONE(t->settles, t->settles.n - 1) && !UNDONE(t->claims, t->claims.n - 1) &&
@@ -395,10 +396,13 @@ undo(MqTouch *t, SubTransactionId sub)
 		else
 		{
 			mq_return_claim(q, c->lease);
-			mq_throttle_give(q, 1);
+			given++;
+			before = Min(before, c->tokens);
 			nready++;
 		}
 	}
+	if (given > 0)
+		mq_throttle_give(q, given, before);
 	for (int i = t->gone.n - 1; UNDONE(t->gone, i); i--)
 	{
 		MqGone	   *g = &t->gone.a[i];

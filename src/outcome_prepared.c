@@ -185,6 +185,13 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 					continue;
 				}
 				mq_lease_restore(l);
+				if (l->dropping)
+				{
+					/* leased to make room, it was no delivery */
+					mq_return_claim(q, l);
+					nready++;
+					continue;
+				}
 			}
 			if (l->state == MQ_LEASE_OPEN)
 			{

@@ -261,8 +261,10 @@ restore_lease(const FileLease *fl, int64 later)
 		q->nfailed++;
 	}
 	mq_lease_set_held(l, is_deadline(&fl->lease));
+	mq_lease_set_dropping(l, fl->lease.dropping);
 	mq_lease_set_timer(l);
-	mq_lease_mirror(l);
+	if (!l->dropping)
+		mq_lease_mirror(l);
 }
 
 /* What was in flight when the server died is a failed delivery. */

@@ -247,6 +247,7 @@ typedef struct MqLease
 	bool		unwritten;		/* attempts is more than the row says */
 	bool		held;			/* counted in queue->nheld */
 	uint8		timed_in;		/* MqTimer */
+	bool		dropping;		/* no delivery: a producer takes it to make room */
 	uint8		key_known;		/* MqKeyKnown */
 	MqKey	   *key;			/* of an ordered queue's message */
 	int			holder;			/* process number of the consumer's session */
@@ -324,6 +325,8 @@ typedef struct MqQueue
 	int			watcher;		/* process number + 1 of the waiter who sleeps until
 								 * the next token only; 0: nobody */
 	double		bucket_full;	/* when the tokens are complete; steady */
+	int64		tokens_taken;	/* ever, those given back included */
+	TimestampTz token_last;		/* when the last was taken; steady */
 
 	dlist_head	keys[MQ_KEY_STATES];	/* MqKey by state */
 	int			nparked_keys;	/* keys with parked rows */
@@ -349,6 +352,7 @@ typedef struct MqQueue
 	dlist_head	failed;			/* those FAILED */
 	int			nleases;		/* all of them */
 	int			nfailed;		/* those FAILED, or SETTLING from FAILED */
+	int			ndropping;		/* those that are no deliveries */
 	int			nheld;			/* those whose dequeue has committed: HELD, or
 								 * SETTLING from HELD */
 	TimestampTz write_after;	/* the worker leaves them all alone until then,

@@ -120,6 +120,7 @@ mq_row_first_of_key(MqReader *r, const char *key, int len, int64 from,
 			text	   *k;
 			bool		isnull;
 			bool		all_dead;
+			bool		own;
 			int64		id = DatumGetInt64(index_getattr(scan->xs_itup, 2, scan->xs_itupdesc, &isnull));
 
 			CHECK_FOR_INTERRUPTS();
@@ -146,13 +147,17 @@ mq_row_first_of_key(MqReader *r, const char *key, int len, int64 from,
 				LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
 				continue;
 			}
+			own = mq_row_is_own(tuple.t_data);
 			copy = heap_copytuple(&tuple);
 			LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
 			mq_row_read(r, copy, &row);
 			k = mq_tuple_key(r->def, desc, copy);
 
-			/* an entry of an older version may lead to a row of another key */
-			found = row.expires_at > now && k != NULL && VARSIZE_ANY_EXHDR(k) == (Size) len &&
+			/*
+			 * That our own version has expired holds for nobody else; an entry
+			 * of an older version may lead to a row of another key.
+			 */
+			found = (own || row.expires_at > now) && k != NULL && VARSIZE_ANY_EXHDR(k) == (Size) len &&
 				memcmp(VARDATA_ANY(k), key, len) == 0;
 			seen->place = row.place;
 			heap_freetuple(copy);

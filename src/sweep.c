@@ -448,11 +448,11 @@ mq_sweep_batch(MqSweep *s, MqDef *def, Relation rel, TimestampTz *next)
 }
 
 /*
- * Without a worker: a bounded number, in the transaction of whoever dequeues.
- * Returns how many rows it dealt with.
+ * Without a worker: up to max (at most BURY), in the transaction of whoever
+ * dequeues.  Returns how many rows it dealt with.
  */
-int
-mq_sweep_bury(MqDef *def)
+static int
+bury(MqDef *def, int max)
 {
 	MqSweep    *s;
 	Relation	rel;
@@ -464,11 +464,45 @@ mq_sweep_bury(MqDef *def)
 	rel = mq_queue_try_open(def->name, NoLock, &again);
 	if (rel == NULL)
 		return 0;
-	s = make_sweep(BURY, BURY_EXAMINED);
-	n = sweep(s, again, rel, BURY);
+	s = make_sweep(max, BURY_EXAMINED);
+	n = sweep(s, again, rel, max);
 	pfree(s);
 	relation_close(rel, NoLock);
 	return n;
+}
+
+/* A bounded number of them.  Returns how many rows it dealt with. */
+int
+mq_sweep_bury(MqDef *def)
+{
+	return bury(def, BURY);
+}
+
+/*
+ * For a producer that lacks n places (length.c): moves up to n expired messages
+ * that nobody has moved yet to the dead letters, in this transaction.  Returns
+ * how many.
+ */
+int64
+mq_sweep_for_room(MqDef *def, int64 n)
+{
+	int			partition = mq_partition_of(MyDatabaseId, def->relid);
+	MqTouch    *t = mq_xact_touch(def->relid);
+	const int	before = t->gone.n;
+
+	while (t->gone.n - before < n)
+	{
+		MqQueue    *q;
+		bool		due;
+
+		mq_lock(partition);
+		q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
+		due = q && mq_expiry_event(q) <= mq_steady();
+		mq_unlock(partition);
+		if (!due || bury(def, (int) Min(n - (t->gone.n - before), BURY)) == 0)
+			break;
+	}
+	return t->gone.n - before;
 }
 
 /* ------------------------------------------- queues nobody has touched yet */

@@ -3,20 +3,23 @@
  *		How many more messages a queue may deliver now: max_in_flight and
  *		rate_limit.
  *
- * Slots.  In flight is every lease of the queue that has not failed: taken by
- * an open or a prepared transaction, held, or being settled.  A claim asks for
- * the slots left and makes its leases in one critical section, so there is
- * never one more than max_in_flight, whoever claims.  Nothing is counted apart:
- * a slot is free again with the lease, on whatever way that ends (ack, nack,
- * rollback, deadline, session's end, DELETE, TRUNCATE, or a claim that found
- * the row gone), and what a restart brings back counts as it did.
+ * Slots.  In flight is every lease of the queue that has not failed, but for
+ * what a producer takes to make room: taken by an open or a prepared
+ * transaction, held, or being settled.  A claim asks for the slots left and
+ * makes its leases in one critical section, so there is never one more than
+ * max_in_flight, whoever claims.  Nothing is counted apart: a slot is free again
+ * with the lease, on whatever way that ends (ack, nack, rollback, deadline,
+ * session's end, DELETE, TRUNCATE, or a claim that found the row gone), and what
+ * a restart brings back counts as it did.
  *
  * Tokens.  The bucket holds one second's burst, at least one delivery, and is
  * one number: bucket_full, the steady time at which it will be full again.  A
  * token taken moves that by 1/rate seconds, so tokens need no refilling, and
  * none is there while bucket_full lies a whole bucket ahead.  In a window of w
  * seconds no more than rate * w + one bucket are taken.  A candidate that is
- * not delivered after all gives its token back.  A slot of shared memory is not
+ * not delivered after all gives its token back, but never more than makes the
+ * bucket what it were without it: those taken after it were at best taken from a
+ * full one.  A slot of shared memory is not
  * given to another queue while its bucket is not full, or the limit would begin
  * anew; a restart does fill it.
  *
@@ -80,13 +83,20 @@ mq_throttle_set(MqQueue *q, const MqThrottle *t, bool committed)
 		q->bucket_full = Min(q->bucket_full, (double) mq_steady() + bucket_time(q));
 }
 
+/* How many of the queue's messages are in flight. */
+int
+mq_throttle_in_flight(const MqQueue *q)
+{
+	return q->nleases - q->nfailed - q->ndropping;
+}
+
 /* How many more may be leased; may be negative after an ALTER. */
 int64
 mq_throttle_slots(const MqQueue *q)
 {
 	if (q->throttle.max_in_flight == 0)
 		return PG_INT64_MAX;
-	return q->throttle.max_in_flight - (q->nleases - q->nfailed);
+	return q->throttle.max_in_flight - mq_throttle_in_flight(q);
 }
 
 /* How many tokens the bucket holds. */
@@ -131,14 +141,24 @@ mq_throttle_next(const MqQueue *q, TimestampTz steady)
 void
 mq_throttle_take(MqQueue *q, TimestampTz steady, int64 n)
 {
-	if (q->throttle.rate_limit > 0)
-		q->bucket_full = Max(q->bucket_full, (double) steady) + n * token_time(q);
+	if (q->throttle.rate_limit == 0)
+		return;
+	q->bucket_full = Max(q->bucket_full, (double) steady) + n * token_time(q);
+	q->tokens_taken += n;
+	q->token_last = steady;
 }
 
-/* n of them are not after all. */
+/*
+ * n of them are not after all; tokens_taken was `before` when they were taken.
+ * Time in which the bucket would have been full without them is lost: it may
+ * have filled up since, and the tokens taken from then on count in full.
+ */
 void
-mq_throttle_give(MqQueue *q, int64 n)
+mq_throttle_give(MqQueue *q, int64 n, int64 before)
 {
-	if (q->throttle.rate_limit > 0)
-		q->bucket_full -= n * token_time(q);
+	double		others = Max(q->tokens_taken - before - n, 0);
+	double		least = (double) q->token_last + others * token_time(q);
+
+	if (q->throttle.rate_limit > 0 && least < q->bucket_full)
+		q->bucket_full = Max(q->bucket_full - n * token_time(q), least);
 }

@@ -135,6 +135,23 @@ note_expires(MqDef *def, MqTouch *t, TupleDesc desc, HeapTuple tuple, MqPlace *p
 		mq_xact_note_expires(t, DatumGetTimestampTz(at), place->id, &place->tid);
 }
 
+/*
+ * Whether walks of the row's key may have passed it as it was: expired, or of
+ * another key, which only an UPDATE can do that began before the queue was
+ * ordered.
+ */
+static bool
+is_new_to_key(MqDef *def, TupleDesc desc, HeapTuple before, HeapTuple after)
+{
+	AttrNumber	att = def->att[MQ_COL_EXPIRES_AT];
+	bool		isnull;
+	bool		was_null;
+	TimestampTz is = DatumGetTimestampTz(heap_getattr(after, att, desc, &isnull));
+	TimestampTz was = DatumGetTimestampTz(heap_getattr(before, att, desc, &was_null));
+
+	return (!was_null && (isnull || is > was)) || !mq_same_key(def, desc, before, after);
+}
+
 /* AFTER INSERT OR UPDATE OR DELETE FOR EACH ROW: notes what was done. */
 Datum
 mq_sql_queue_after(PG_FUNCTION_ARGS)
@@ -160,6 +177,8 @@ mq_sql_queue_after(PG_FUNCTION_ARGS)
 		MqPlace		after = mq_tuple_place(def, desc, data->tg_newtuple);
 
 		mq_xact_note_move(t, &place, &after);
+		t->moves.a[t->moves.n - 1].new_to_key =
+			is_new_to_key(def, desc, data->tg_trigtuple, data->tg_newtuple);
 		note_expires(def, t, desc, data->tg_newtuple, &after);
 	}
 	else if (TRIGGER_FIRED_BY_DELETE(data->tg_event) &&

@@ -115,7 +115,7 @@ mq_xact_note_new(MqTouch *t, const MqPlace *place)
 	mq_array_reserve(t->moves, 1);
 	m = &t->moves.a[t->moves.n++];
 	m->place = *place;
-	m->is_new = true;
+	m->is_new = m->new_to_key = true;
 	m->sub = GetCurrentSubTransactionId();
 }
 
@@ -127,9 +127,17 @@ mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *place)
 	mq_array_reserve(t->moves, 1);
 	m = &t->moves.a[t->moves.n++];
 	m->place = *place;
-	m->is_new = false;
+	m->is_new = m->new_to_key = false;
 	m->was = *was;
 	m->sub = GetCurrentSubTransactionId();
+}
+
+/* A row was deleted that nobody had been given. */
+void
+mq_xact_note_deleted(MqTouch *t, int64 id)
+{
+	if (t->deleted_low == 0 || id < t->deleted_low)
+		t->deleted_low = id;
 }
 
 void
@@ -138,6 +146,7 @@ mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead)
 	MqGone	   *g;
 
 	mq_array_reserve(t->gone, 1);
+	mq_xact_note_deleted(t, was->id);
 	g = &t->gone.a[t->gone.n++];
 	g->was = *was;
 	g->dead = dead;

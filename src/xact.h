@@ -25,6 +25,7 @@ typedef struct MqMove
 {
 	MqPlace		place;			/* where it stands after the commit */
 	bool		is_new;
+	bool		new_to_key;		/* walks of its key may have passed it */
 	MqPlace		was;			/* !is_new: where it stood */
 	SubTransactionId sub;
 } MqMove;
@@ -56,6 +57,8 @@ typedef struct MqClaim
 	MqLease    *lease;
 	int64		id;
 	int64		receipt;
+	int64		tokens;			/* the queue's tokens_taken before its own */
+	bool		dropping;		/* to make room: never handed out */
 	bool		handed_out;		/* the dequeue returned it to its caller */
 	bool		settled;		/* an MqSettle of this transaction decides */
 	SubTransactionId sub;
@@ -104,6 +107,8 @@ typedef struct MqTouch
 	MQ_ARRAY(MqFresh) fresh;
 	MQ_ARRAY(MqMove) moves;
 	MQ_ARRAY(MqGone) gone;
+	int64		deleted_low;	/* least id deleted here, but for what had been
+								 * delivered; 0: none */
 	MQ_ARRAY(MqExpires) expires;
 	MQ_ARRAY(MqReserve) reserves;
 	MQ_ARRAY(MqClaim) claims;
@@ -139,6 +144,7 @@ extern MqTouch *mq_xact_touched(Oid relid);
 extern void mq_xact_note_fresh(MqTouch *t, int64 id, ItemPointer tid);
 extern void mq_xact_note_new(MqTouch *t, const MqPlace *place);
 extern void mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *place);
+extern void mq_xact_note_deleted(MqTouch *t, int64 id);
 extern void mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead);
 extern void mq_xact_note_expires(MqTouch *t, TimestampTz at, int64 id, ItemPointer tid);
 extern void mq_xact_gone_key(MqTouch *t, uint64 key);

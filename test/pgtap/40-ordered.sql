@@ -132,6 +132,28 @@ SELECT is(pg_temp.got(), 'u2', 'own deleted rows are gone');
 ROLLBACK;
 TRUNCATE mq.q_o;
 
+-- ... and for nobody once it is rolled back. The second has a time, so that it is met first.
+SELECT mq.enqueue_batch('o', '{1,2}', keys => '{u,u}');
+SELECT mq.release('o', id, receipt) FROM mq.dequeue('o', 10);
+UPDATE mq.q_o SET ready_at = now() WHERE body = '2';
+BEGIN;
+DELETE FROM mq.q_o WHERE body = '1';
+CALL mq.wait('o', '0');
+ROLLBACK;
+SELECT is(pg_temp.got(), 'u1', 'what a rollback brings back comes first');
+TRUNCATE mq.q_o;
+SELECT mq.enqueue_batch('o', '{1,2}', keys => '{u,u}');
+SELECT mq.release('o', id, receipt) FROM mq.dequeue('o', 10);
+UPDATE mq.q_o SET ready_at = now() WHERE body = '2';
+BEGIN;
+SAVEPOINT s;
+DELETE FROM mq.q_o WHERE body = '1';
+CALL mq.wait('o', '0');
+ROLLBACK TO s;
+SELECT is(pg_temp.got(), 'u1', '... of a savepoint, too');
+COMMIT;
+TRUNCATE mq.q_o;
+
 -- What an ordered queue refuses.
 SELECT is(pg_temp.state($$SELECT mq.enqueue('o', '1', priority => 1)$$), '22023', 'priority');
 SELECT is(pg_temp.state($$SELECT mq.enqueue('o', '1', delay => '1 s')$$), '22023', 'delay');

@@ -66,6 +66,18 @@ SELECT is((SELECT string_agg(body #>> '{}', ' ' ORDER BY id) FROM mq.browse('od'
 SELECT pg_temp.ack('od', 'a3');
 SELECT is(pg_temp.got('od'), 'a6', 'the next there is');
 
+-- ... at once, however many wait behind one key; nor do the consumers of others step over them again.
+SELECT mq.create_queue('oc', ordered => true, lease => '1 h', max_length => 2000, overflow => 'drop_head', dead_letter => '');
+SELECT count(*) FROM mq.enqueue_batch('oc', array_fill('1'::jsonb, '{2000}'), keys => array_fill('a'::text, '{2000}')) \g /dev/null
+SELECT count(*) FROM mq.dequeue('oc', 10) \g /dev/null
+SELECT count(*) FROM mq.dequeue('oc', 10) \g /dev/null
+SELECT mq.enqueue('oc', '0', key => 'a') \g /dev/null
+SELECT rows_examined AS before FROM mq.stats WHERE queue = 'oc' \gset
+SELECT mq.enqueue('oc', to_jsonb(i), key => 'b' || i) FROM generate_series(1, 10) i \g /dev/null
+SELECT is((SELECT count(*) FROM mq.dequeue('oc', 20)), 10::bigint, 'all of other keys');
+SELECT cmp_ok(rows_examined - :before, '<', 100::bigint, 'few rows examined') FROM mq.stats WHERE queue = 'oc';
+SELECT is((SELECT count(*) FROM mq.q_oc WHERE key = 'a'), 1991::bigint, 'ten have been dropped');
+
 -- A duplicate needs no place.
 SELECT mq.create_queue('dl', max_length => 2, dead_letter => '');
 SELECT mq.enqueue('dl', '1', dedup_id => 'one') AS one \gset
@@ -89,4 +101,43 @@ SELECT is((SELECT array_agg(body::int ORDER BY id) FROM mq.browse('dt_dead')), '
 SELECT is((SELECT body FROM mq.dequeue('dt')), '3'::jsonb, 'the token is still there');
 SELECT is(mq.redrive('dt_dead', 1), 1::bigint, 'one sent again');
 SELECT is((SELECT dedup_id FROM mq.q_dt WHERE body = '1'), NULL::text, '... without its dedup_id');
+-- What makes room is no delivery: it takes no slot, and is not in flight.
+SELECT mq.create_queue('df', max_length => 2, overflow => 'drop_head', max_in_flight => 1, dead_letter => '');
+SELECT mq.enqueue_batch('df', '{1,2}') \g /dev/null
+BEGIN;
+SELECT mq.enqueue('df', '3') \g /dev/null
+SELECT is((SELECT count(*) FROM mq.in_flight WHERE queue = 'df'), 0::bigint, 'a dropped message is not in flight');
+SELECT is((SELECT in_flight FROM mq.stats WHERE queue = 'df'), 0::bigint, 'nor in mq.stats');
+SELECT is(pg_temp.got('df'), '2', 'its slot is free');
+ROLLBACK;
+SELECT is((SELECT array_agg(body::int ORDER BY id) FROM mq.browse('df')), '{1,2}', 'as before');
+
+-- ... also when the same transaction dequeues: only what that got has failed.
+SELECT mq.create_queue('dr', max_length => 2, overflow => 'drop_head', max_attempts => 1, dead_letter => '');
+SELECT mq.enqueue_batch('dr', '{1,2}') \g /dev/null
+BEGIN;
+SELECT mq.enqueue('dr', '3') \g /dev/null
+SELECT is(pg_temp.got('dr'), '2', 'the next');
+ROLLBACK;
+SELECT is((SELECT (body, attempt)::text FROM mq.dequeue('dr')), '(1,1)', 'what it had dropped has not been tried');
+
+-- A drop that is rolled back holds its key as before.
+SELECT mq.create_queue('dk', ordered => true, max_length => 2, overflow => 'drop_head', dead_letter => '');
+SELECT pg_temp.put('dk', 'a1', 'a', 'one'), pg_temp.put('dk', 'a2', 'a', 'two') \g /dev/null
+BEGIN;
+SELECT pg_temp.put('dk', 'a3', 'a', 'three') \g /dev/null
+CALL mq.wait('dk', '0');
+ROLLBACK;
+SELECT is(pg_temp.got('dk', 10, '{"h": "two"}'), '', 'the second waits behind the first');
+SELECT is(pg_temp.got('dk', 10), 'a1', 'which comes');
+
+-- What comes back into a queue that was ordered meanwhile has no priority there.
+SELECT mq.create_queue('op', retain => '1 day', dead_letter => 'op_dead');
+SELECT mq.enqueue('op', '1', priority => 5, key => 'a'), mq.enqueue('op', '2', priority => 5, key => 'a') \g /dev/null
+SELECT mq.ack(m) FROM mq.dequeue('op') m \g /dev/null
+SELECT mq.reject('op', id, receipt) FROM mq.dequeue('op') \g /dev/null
+SELECT mq.alter_queue('op', ordered => true);
+SELECT is(mq.redrive('op_dead'), 1::bigint, 'sent again');
+SELECT is(mq.replay('op', '-infinity'), 1::bigint, 'replayed');
+SELECT is((SELECT array_agg((priority, body)::text ORDER BY id) FROM mq.q_op), '{"(0,2)","(0,1)"}', 'both without priority');
 SELECT * FROM finish();

@@ -70,6 +70,27 @@ cmp_ok($worst, '<=', 80, "at most rate and burst in any second (most: $worst)");
 cmp_ok($all, '<=', 40 * $span + 41, "and in all: $all in $span s");
 cmp_ok($all, '>=', 0.7 * 40 * $span, 'waiting consumers take the tokens as they come');
 
+# Tokens that come back late: a dequeue takes all, hangs in a trigger until the bucket has filled up and been emptied again, and fails. What it
+# gives back was there already.
+$sql->(q{
+SELECT mq.create_queue('late', rate_limit => 10, dead_letter => '', max_attempts => 0, lease => '1 h');
+SELECT FROM mq.enqueue_batch('late', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 60) i));
+CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(1); RAISE 'refused'; END $$;
+CREATE TRIGGER hang BEFORE DELETE ON mq.q_late FOR EACH ROW WHEN (old.id <= 10) EXECUTE FUNCTION hang()});
+my ($holder, $slow) = map { session($node) } 1 .. 2;
+$holder->query_safe('SELECT pg_advisory_lock(1)');
+start_query($slow, q{SELECT count(*) FROM mq.dequeue('late', 10, auto_ack => true)});
+wait_until($node, q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, 'one hangs with all tokens');
+wait_until($node, q{SELECT sum(n) >= 10 FROM (SELECT count(*) AS n FROM mq.dequeue('late', 10) UNION ALL SELECT count(*) FROM mq.in_flight WHERE queue = 'late' AND id > 10) d},
+	'there are new ones, and taken');
+$holder->query_safe('SELECT pg_advisory_unlock(1)');
+like((finish_query($slow))[1], qr/refused/, 'it fails');
+$sql->(q{SELECT count(*) FROM mq.dequeue('late', 10)}) for 1 .. 30;
+$worst = $sql->(q{
+WITH f AS MATERIALIZED (SELECT leased_at AS at FROM mq.in_flight WHERE queue = 'late')
+SELECT max((SELECT count(*) FROM f b WHERE b.at >= a.at AND b.at < a.at + interval '1 s')) FROM f a});
+cmp_ok($worst, '<=', 20, "at most rate and burst in any second (most: $worst)");
+
 # How soon: a waiter looks around once a second by itself, so ten wakes by that would take five seconds.
 $sql->(q{
 SELECT mq.create_queue('w', max_in_flight => 1, dead_letter => '', lease => '1 h');

@@ -212,6 +212,28 @@ is($node->safe_psql('postgres', q{BEGIN; SELECT mq.dequeue('q'); SELECT count(*)
 	0, 'one of them rolls back');
 wait_until($node, q{SELECT 251 = (SELECT count(*) FROM mq.q_q_dead) + 0 * (SELECT count(*) FROM mq.dequeue('q'))},
 	'the next one does it again');
+
+# In a queue of limited length those who enqueue do it, too: what has expired makes room, before what has not.
+for my $overflow ('reject', 'drop_head')
+{
+	$node->safe_psql('postgres', qq{SELECT mq.create_queue('full', max_length => 4, overflow => '$overflow');
+SELECT mq.enqueue('full', '"live"');
+SELECT count(*) FROM mq.enqueue_batch('full', '{1,2,3}', ttl => '1 ms')});
+	is($node->safe_psql('postgres', q{BEGIN; SELECT mq.enqueue('full', '"a"') > 0; ROLLBACK; SELECT count(*) FROM mq.q_full}),
+		"t\n4", "$overflow: what a rollback brings back is there");
+	usleep(200_000);
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM mq.dequeue('full', 9)}), 1, '... and not delivered');
+	$node->safe_psql('postgres', q{SELECT mq.release('full', id, receipt) FROM mq.in_flight WHERE queue = 'full'});
+	wait_until($node, q{SELECT 3 = (SELECT count(*) FROM mq.q_full_dead) + 0 * (SELECT count(mq.release(queue, id, receipt)) FROM mq.dequeue('full'))},
+		'... but moved') if $overflow eq 'drop_head';
+	$node->safe_psql('postgres', q{TRUNCATE mq.q_full, mq.q_full_dead; SELECT mq.enqueue('full', '"live"');
+SELECT count(*) FROM mq.enqueue_batch('full', '{1,2,3}', ttl => '1 ms')});
+	is($node->safe_psql('postgres', q{BEGIN; SELECT mq.enqueue('full', '"b"') > 0; SELECT count(*) FROM mq.enqueue_batch('full', '{8,9}'); COMMIT}),
+		"t\n2", "$overflow: three for three that have expired");
+	is($node->safe_psql('postgres', q{SELECT string_agg(body::text, ' ' ORDER BY id) FROM mq.q_full;
+SELECT DISTINCT headers -> 'x-death' -> 0 ->> 'reason' FROM mq.q_full_dead}), qq{"live" "b" 8 9\nexpired}, '... and the live one stays');
+	$node->safe_psql('postgres', q{SELECT mq.drop_queue('full'); SELECT mq.drop_queue('full_dead')});
+}
 $node->stop;
 
 done_testing();

@@ -114,6 +114,33 @@ $sql->(q{SELECT mq.enqueue('bloat', '"mine"', headers => '{"n": "mine"}')});
 is($sql->(q{SELECT body FROM mq.dequeue('bloat', auto_ack => true, match => '{"n": "mine"}')}), '"mine"', 'behind 15,000 dead rows');
 $old->quit;
 
+# The queue becomes ordered in the middle of a search, which takes its time over long headers. What it leases holds its key, and lets go of it.
+$sql->(q{SELECT mq.create_queue('turn', dead_letter => '', lease => '1 h');
+SELECT count(mq.enqueue('turn', '0', headers => jsonb_build_object('n', 0, 'long', repeat('x', 300000)))) FROM generate_series(1, 3000);
+SELECT FROM mq.enqueue_batch('turn', '{1,2}', headers => '{"{\"n\": 1}", "{\"n\": 1}"}', keys => '{a,a}')});
+for my $round (1 .. 3)
+{
+	my $pid = backend_pid($s[0]);
+	start_query($s[0], q{SELECT body FROM mq.dequeue('turn', match => '{"n": 1}')});
+	wait_until($node, "SELECT state = 'active' FROM pg_stat_activity WHERE pid = $pid", 'it searches');
+	$sql->(q{SELECT mq.alter_queue('turn', ordered => true)});
+	is(finish_query($s[0]), '1', 'the first that fits');
+	is($sql->(q{SELECT count(*) FROM mq.dequeue('turn', match => '{"n": 1}')}), 0, 'the next waits behind it');
+	$sql->(q{SELECT mq.release(queue, id, receipt) FROM mq.in_flight WHERE queue = 'turn'});
+	is($sql->(q{SELECT body FROM mq.dequeue('turn', match => '{"n": 1}')}), '1', 'it comes again');
+	$sql->(q{SELECT mq.release(queue, id, receipt) FROM mq.in_flight WHERE queue = 'turn'});
+	$sql->(q{SELECT mq.alter_queue('turn', ordered => false)});
+}
+my $searcher = backend_pid($s[0]);
+start_query($s[0], q{SELECT body FROM mq.dequeue('turn', match => '{"n": 1}')});
+wait_until($node, "SELECT state = 'active' FROM pg_stat_activity WHERE pid = $searcher", 'it searches');
+$sql->(q{SELECT mq.alter_queue('turn', ordered => true)});
+finish_query($s[0]);
+$sql->(q{DELETE FROM mq.q_turn WHERE body = '0'});
+$sql->(q{SELECT FROM mq.dequeue('turn')});
+is($sql->(q{SELECT mq.ack(queue, id, receipt) FROM mq.in_flight WHERE queue = 'turn'}), 't', 'acknowledged');
+is($sql->(q{SELECT body FROM mq.dequeue('turn')}), '2', 'the next of its key comes');
+
 # After a crash and a restart what was leased by match is there again, once.
 $sql->(q{SELECT mq.create_queue('r', dead_letter => '', backoff => '0', lease => '1 h');
 SELECT mq.enqueue('r', to_jsonb(i), headers => jsonb_build_object('n', i % 2)) FROM generate_series(1, 6) i});
