@@ -330,6 +330,7 @@ undo(MqTouch *t, SubTransactionId sub)
 	TimestampTz first_event = DT_NOEND;
 	int64		nready = 0;
 	bool		all = sub == InvalidSubTransactionId;
+	bool		other = false;	/* than what the expiry scan has moved */
 	int			nreserves = 0;
 	int64		given = 0;
 	int64		before = PG_INT64_MAX;
@@ -351,6 +352,7 @@ undo(MqTouch *t, SubTransactionId sub)
 	while (UNDONE(t->reserves, t->reserves.n - 1 - nreserves))
 		nreserves++;
 	release_places(q, t, nreserves);
+	other = UNDONE(t->settles, t->settles.n - 1) || UNDONE(t->moves, t->moves.n - 1);
 	for (int i = t->settles.n - 1; UNDONE(t->settles, i); i--)
 	{
 		MqSettle   *s = &t->settles.a[i];
@@ -386,6 +388,7 @@ undo(MqTouch *t, SubTransactionId sub)
 	{
 		MqGone	   *g = &t->gone.a[i];
 
+		other |= !g->dead;
 		if (g->expires_at != DT_NOEND &&
 			mq_expiry_add(q, g->expires_at, g->was.id, &g->was.tid))
 			first_event = DT_NOBEGIN;
@@ -401,6 +404,12 @@ undo(MqTouch *t, SubTransactionId sub)
 			mq_lane_add(q, &t->moves.a[i].was);
 			nready++;
 		}
+	/* its own looks took what it had written for gone, and passed it */
+	if (t->swept && other)
+	{
+		mq_expiry_set_back(q, DT_NOBEGIN);
+		first_event = DT_NOBEGIN;
+	}
 	nready += mq_key_freed(q);
 	if (!q->paused)
 		mq_wake_pick(q, Max(nready, q->nblocked > 0), &wake);
@@ -478,7 +487,7 @@ prepare(MqTouch *t, TransactionId xid)
 	MqQueue    *q;
 
 	p->truncate = t->truncated != InvalidSubTransactionId;
-	p->rescan = t->moves.n > 0 || t->gone.n > 0 || p->truncate;
+	p->rescan = t->moves.n > 0 || t->gone.n > 0 || t->swept || p->truncate;
 	p->changed = t->changes.n > 0;
 	if (p->changed)
 	{
