@@ -34,8 +34,11 @@
  *	and under the lock: it lowers expiry_low, and if the position has passed
  *	notes the row or sets the position back.  No row is lost, for the reason
  *	given in lane.c.  An error before step 5 leaves the position where it was;
- *	an abort after it notes the rows again (outcome.c).  Whoever dies takes the
- *	shared state with it: the first look starts from the beginning.
+ *	an abort after it notes the rows again (outcome.c).  Where it is a user's
+ *	transaction that looks, rows which it has deleted or written itself are
+ *	passed as well; if it then rolls back, the position begins anew.  Whoever
+ *	dies takes the shared state with it: the first look starts from the
+ *	beginning.
  *
  * A row is not both delivered and expired: a claimer that took it before step 3
  * is seen there; one that takes it later reads expired_upto under the same lock

@@ -350,6 +350,7 @@ undo(MqTouch *t, SubTransactionId sub)
 	TimestampTz now = mq_now();
 	int64		nready = 0;
 	bool		all = sub == InvalidSubTransactionId;
+	bool		other = false;	/* than what the expiry scan has moved */
 	int			nreserves = 0;
 	int64		given = 0;
 	int64		before = PG_INT64_MAX;
@@ -371,6 +372,7 @@ undo(MqTouch *t, SubTransactionId sub)
 	while (UNDONE(t->reserves, t->reserves.n - 1 - nreserves))
 		nreserves++;
 	release_places(q, t, nreserves);
+	other = UNDONE(t->settles, t->settles.n - 1) || UNDONE(t->moves, t->moves.n - 1);
 	for (int i = t->settles.n - 1; UNDONE(t->settles, i); i--)
 	{
 		MqSettle   *s = &t->settles.a[i];
@@ -407,6 +409,7 @@ undo(MqTouch *t, SubTransactionId sub)
 	{
 		MqGone	   *g = &t->gone.a[i];
 
+		other |= !g->dead;
 		if (g->expires_at != DT_NOEND &&
 			mq_expiry_add(q, g->expires_at, g->was.id, &g->was.tid))
 			first_event = DT_NOBEGIN;
@@ -415,6 +418,12 @@ undo(MqTouch *t, SubTransactionId sub)
 	for (int i = t->moves.n - 1; UNDONE(t->moves, i); i--)
 		if (!t->moves.a[i].is_new)
 			nready += listed_again(q, &t->moves.a[i].was);
+	/* its own looks took what it had written for gone, and passed it */
+	if (t->swept && other)
+	{
+		mq_expiry_set_back(q, DT_NOBEGIN);
+		first_event = DT_NOBEGIN;
+	}
 	nready += mq_key_freed(q);
 	if (!q->paused)
 		mq_wake_pick(q, Max(nready, q->nblocked > 0), &wake);

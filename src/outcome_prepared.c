@@ -67,7 +67,7 @@ mq_outcome_prepare(MqTouch *t, TransactionId xid)
 	MqQueue    *q;
 
 	p->truncate = t->truncated != InvalidSubTransactionId;
-	p->rescan = t->moves.n > 0 || t->gone.n > 0 || p->truncate;
+	p->rescan = t->moves.n > 0 || t->gone.n > 0 || t->swept || p->truncate;
 	p->changed = t->changes.n > 0;
 	if (p->changed)
 	{

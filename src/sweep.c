@@ -323,6 +323,7 @@ sweep_some(MqSweep *s, MqDef *def, Relation rel, int max, bool refuse)
 	n = gather(s, def, &r, max, upto, items);
 	if (n < 0)
 		return 0;
+	mq_xact_touch(def->relid)->swept = true;
 	leave_leased(def, items, n);
 	if (!refuse)
 		n = move(def, &r, items, n, upto);

@@ -113,6 +113,7 @@ typedef struct MqTouch
 	MQ_ARRAY(MqReserve) reserves;
 	MQ_ARRAY(MqClaim) claims;
 	MQ_ARRAY(MqSettle) settles;
+	bool		swept;			/* it has moved the expiry position */
 	SubTransactionId truncated; /* emptied under this subtransaction */
 	MQ_ARRAY(MqChange) changes; /* the last one counts */
 	MqPrepared *prepared;		/* reserved at PRE_PREPARE */

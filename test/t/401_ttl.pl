@@ -213,6 +213,16 @@ is($node->safe_psql('postgres', q{BEGIN; SELECT mq.dequeue('q'); SELECT count(*)
 wait_until($node, q{SELECT 251 = (SELECT count(*) FROM mq.q_q_dead) + 0 * (SELECT count(*) FROM mq.dequeue('q'))},
 	'the next one does it again');
 
+# A transaction that has deleted or changed an expired message looks for such ones, and rolls back.
+for my $own (q{DELETE FROM mq.q_q}, q{UPDATE mq.q_q SET headers = '{}'})
+{
+	$node->safe_psql('postgres', q{SELECT mq.enqueue('q', '"own"', ttl => '1 ms')});
+	usleep(200_000);
+	$node->safe_psql('postgres', qq{BEGIN; $own; SELECT mq.dequeue('q'); ROLLBACK});
+	wait_until($node, q{SELECT 0 = (SELECT count(*) FROM mq.q_q WHERE body = '"own"') + 0 * (SELECT count(*) FROM mq.dequeue('q'))},
+		'it is moved by the next one');
+}
+
 # In a queue of limited length those who enqueue do it, too: what has expired makes room, before what has not.
 for my $overflow ('reject', 'drop_head')
 {
