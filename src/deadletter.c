@@ -172,7 +172,7 @@ mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 	rel = open_dead(def, nowait, &dead);
 	if (rel == NULL)
 	{
-		/* a producer that makes room sums them up (dequeue.c) */
+		/* a producer that makes room sums them up (dequeue_drop.c) */
 		if (strcmp(reason, "maxlen") != 0)
 			ereport(LOG,
 					(errmsg("queue \"%s\" dropped message %lld after %d attempts (%s): it has no dead-letter queue",

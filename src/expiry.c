@@ -4,7 +4,7 @@
  *
  * A message expires ttl after it comes due, its own ttl or its queue's, the
  * earlier; its row says when (expires_at).  From then on no claim delivers it
- * (dequeue.c looks at each row's time), and somebody takes it to the dead
+ * (dequeue_take.c looks at each row's time), and somebody takes it to the dead
  * letters: the worker (sweep.c), or without one whoever dequeues.
  *
  * Rows that expire stand in a partial index by time.  Walked from its start for

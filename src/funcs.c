@@ -3,7 +3,7 @@
  *		SQL entry points of the verbs: check, unpack, call, pack.
  *-------------------------------------------------------------------------
  */
-#include "worker.h"
+#include "utility.h"
 
 #include "expiry.h"
 #include "length.h"
@@ -459,7 +459,7 @@ dequeue(FunctionCallInfo fcinfo, const char *const *queues, int nqueues, int at)
 				 errmsg("match must be an object"),
 				 errdetail("It holds the headers that messages must have.")));
 	if (d.session)
-		mq_worker_init_session();
+		mq_utility_init_session();
 
 	n = mq_dequeue(&d, &deliveries);
 	rsinfo->returnMode = SFRM_Materialize;

@@ -6,8 +6,9 @@
 #include "clock.h"
 #include "dedup.h"
 #include "guc.h"
+#include "launcher.h"
 #include "persist.h"
-#include "worker.h"
+#include "utility.h"
 
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -31,5 +32,6 @@ _PG_init(void)
 	mq_dedup_init();
 	mq_persist_init();
 	mq_xact_init(&mq_outcome_ops);
-	mq_worker_init();
+	mq_launcher_init();
+	mq_utility_init();
 }

@@ -11,7 +11,7 @@
  *	  blocked	somebody held the row when we looked
  *	  leases	leased, or failed and waiting (lease.c)
  *	  parked	behind the first row of its key (key.c)
- *	  prepared	in a prepared transaction (outcome.c)
+ *	  prepared	in a prepared transaction (outcome_prepared.c)
  *
  * Advancing the cursor
  *	  1. Whoever finds the stock empty takes the lane's scan right: under the

@@ -21,7 +21,7 @@
  *
  * With drop_head a producer that finds no place takes one ready message to the
  * dead letters for each that it lacks, in its own transaction, leased like any
- * claim so that nobody else has it (dequeue.c mq_drop_head).  Until it commits
+ * claim so that nobody else has it (dequeue_drop.c mq_drop_head).  Until it commits
  * they count, so they make room for its own rows only, and need no reservation:
  * at its commit they leave as its rows come.
  *

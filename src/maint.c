@@ -16,6 +16,7 @@
 #include "clock.h"
 #include "commands/async.h"
 #include "expiry.h"
+#include "forget.h"
 #include "storage/lmgr.h"
 #include "throttle.h"
 #include "utils/lsyscache.h"

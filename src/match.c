@@ -13,7 +13,7 @@
  *		 nothing.
  *	  3. What fits and is not leased is found.  The caller leases it as any
  *		 claim does, find-and-make under the lock and another look at the row
- *		 (dequeue.c), since all of this may have changed meanwhile.
+ *		 (dequeue_take.c), since all of this may have changed meanwhile.
  *	  A row that is leased this way while it stands on a list is passed by when
  *	  the list is used: whoever takes it off finds the lease, and the lease's end
  *	  lists it anew.  Every deliverable row at the time of step 1 is on a list,

@@ -13,8 +13,7 @@
  *	  deleted, updated rows stand where they stood: listed again, as others
  *					have put them aside when they met our lock.
  * Prepare: leases name the xid instead of this process, the rest goes to an
- * MqPrepared reserved before; once the xid has ended, whoever comes next
- * (worker, claimer) settles it by mq_outcome_retire.
+ * MqPrepared reserved before (outcome_prepared.c).
  *
  * A record points to its lease.  The lease may have been dropped meanwhile (an
  * operator deleted the row, TRUNCATE) and the entry given to another message:
@@ -22,15 +21,12 @@
  *
  * Nothing here allocates, reads a catalog or raises an error.
  */
-#include "outcome.h"
+#include "outcome_private.h"
 
-#include "access/transam.h"
 #include "announce.h"
 #include "clock.h"
 #include "expiry.h"
-#include "guc.h"
 #include "order.h"
-#include "storage/procarray.h"
 #include "throttle.h"
 
 /* Whether this transaction still has what it claimed. */
@@ -43,8 +39,8 @@ mq_claim_is_mine(MqQueue *q, const MqClaim *c)
 		l->settler == MqMyProcNumber();
 }
 
-static bool
-settle_is_mine(MqQueue *q, const MqSettle *s)
+bool
+mq_settle_is_mine(MqQueue *q, const MqSettle *s)
 {
 	MqLease    *l = s->lease;
 
@@ -150,8 +146,8 @@ move_commit(MqQueue *q, const MqMove *m, TimestampTz now)
 }
 
 /* A notification is due if the queue had nothing ready and now has. */
-static void
-want_notify(MqQueue *q, int64 ready_before)
+void
+mq_outcome_want_notify(MqQueue *q, int64 ready_before)
 {
 	if (q->notify || ready_before > 0 || mq_count_ready(q) <= 0)
 		return;
@@ -236,7 +232,7 @@ commit(MqTouch *t, TransactionId xid)
 	{
 		MqSettle   *s = &t->settles.a[i];
 
-		if (settle_is_mine(q, s))
+		if (mq_settle_is_mine(q, s))
 			nready += settle_commit(q, s->lease, s->verb, s->dead, s->row_gone);
 	}
 	for (int i = 0; i < t->claims.n; i++)
@@ -305,7 +301,7 @@ commit(MqTouch *t, TransactionId xid)
 		woken = mq_wake_pick(q, nready, &wake);
 	}
 	if (nready > woken && !q->paused)
-		want_notify(q, ready);
+		mq_outcome_want_notify(q, ready);
 	mq_wake_freed(q, &wake);
 	mq_unlock(partition);
 
@@ -315,8 +311,6 @@ commit(MqTouch *t, TransactionId xid)
 	if (dropped)
 		mq_queue_remove(t->dboid, t->relid);
 }
-
-static void unreserve(MqQueue *q, MqTouch *t);
 
 /*
  * Undoes what was done under this subtransaction, all of it if sub is
@@ -354,7 +348,7 @@ undo(MqTouch *t, SubTransactionId sub)
 	{
 		MqSettle   *s = &t->settles.a[i];
 
-		if (settle_is_mine(q, s))
+		if (mq_settle_is_mine(q, s))
 			mq_lease_restore(s->lease);
 		if (s->claim >= 0)
 			t->claims.a[s->claim].settled = false;
@@ -418,336 +412,10 @@ abort_all(MqTouch *t)
 		int			partition = mq_partition_of(t->dboid, t->relid);
 
 		mq_lock(partition);
-		unreserve(mq_queue_find(t->dboid, t->relid, t->hint), t);
+		mq_outcome_unreserve(mq_queue_find(t->dboid, t->relid, t->hint), t);
 		mq_unlock(partition);
 	}
 }
-
-/* ------------------------------------------------------- two-phase commit */
-
-/*
- * PRE_PREPARE, the last point that may fail: the record is put into the queue's
- * list without an xid, which also keeps the queue's slot in place.
- */
-static void
-reserve(MqTouch *t)
-{
-	MqPrepared *p = mq_prepared_new();
-	MqQueue    *q;
-	bool		created;
-
-	if (p == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("too many queues in prepared transactions"),
-				 errhint("Commit or roll back some of those in pg_prepared_xacts.")));
-	q = mq_queue_create(t->dboid, t->relid, &created);
-	if (q == NULL)
-	{
-		mq_prepared_free(p);
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no room for the state of a queue in a prepared transaction"),
-				 errhint("All slots are busy; raise mq.max_queues (now %d).", mq_max_queues)));
-	}
-	dlist_push_tail(&q->prepared, &p->node);
-	q->nprepared++;
-	t->prepared = p;
-	mq_unlock(q->partition);
-}
-
-/* The PREPARE failed after all. The partition is locked. */
-static void
-unreserve(MqQueue *q, MqTouch *t)
-{
-	dlist_delete(&t->prepared->node);
-	q->nprepared--;
-	mq_prepared_free(t->prepared);
-	t->prepared = NULL;
-}
-
-static void
-prepare(MqTouch *t, TransactionId xid)
-{
-	int			partition = mq_partition_of(t->dboid, t->relid);
-	MqPrepared *p = t->prepared;
-	MqQueue    *q;
-
-	p->truncate = t->truncated != InvalidSubTransactionId;
-	p->rescan = t->moves.n > 0 || t->gone.n > 0 || p->truncate;
-	p->changed = t->changes.n > 0;
-	if (p->changed)
-	{
-		p->paused = t->changes.a[t->changes.n - 1].paused;
-		p->throttle = t->changes.a[t->changes.n - 1].throttle;
-		p->ordered = t->changes.a[t->changes.n - 1].ordered;
-		p->dropped = t->changes.a[t->changes.n - 1].dropped;
-	}
-	p->fresh_lo = p->fresh_hi = p->rows = p->enqueued = 0;
-	for (int i = 0; i < t->fresh.n; i++)
-	{
-		MqFresh    *f = &t->fresh.a[i];
-
-		if (p->fresh_lo == 0 || f->lo < p->fresh_lo)
-			p->fresh_lo = f->lo;
-		p->fresh_hi = Max(p->fresh_hi, f->hi);
-		p->rows += f->n;
-		p->enqueued += f->n;
-	}
-	for (int i = 0; i < t->expires.n; i++)
-		p->expires_at = Min(p->expires_at, t->expires.a[i].at);
-	for (int i = 0; i < t->moves.n; i++)
-		if (t->moves.a[i].is_new)
-		{
-			p->rows++;
-			p->enqueued++;
-		}
-	p->rows -= t->gone.n;
-
-	mq_lock(partition);
-	q = mq_queue_find(t->dboid, t->relid, t->hint);
-	Assert(q != NULL);
-	for (int i = 0; i < t->settles.n; i++)
-	{
-		MqSettle   *s = &t->settles.a[i];
-
-		if (settle_is_mine(q, s))
-		{
-			if (s->row_gone && s->verb != MQ_RELEASE)
-				p->rows--;
-			s->lease->xid = xid;
-			s->lease->settler = -1;
-			s->lease->dead = s->dead;
-		}
-	}
-	for (int i = 0; i < t->claims.n; i++)
-	{
-		MqClaim    *c = &t->claims.a[i];
-
-		if (!c->settled && mq_claim_is_mine(q, c))
-		{
-			c->lease->xid = xid;
-			c->lease->settler = -1;
-			c->lease->holder = -1;
-		}
-	}
-	for (int i = 0; i < t->reserves.n; i++)
-		p->reserved += t->reserves.a[i].n;
-	for (int i = 0; i < t->gone.n; i++)
-	{
-		MqLease    *l = mq_lease_find(q, t->gone.a[i].was.id);
-
-		if (l)
-			l->gone_xid = xid;
-	}
-	/* from here on its end is awaited */
-	p->xid = xid;
-	mq_unlock(partition);
-	mq_worker_poke(mq_time_add(mq_steady(), USECS_PER_SEC));
-}
-
-/* A prepared transaction has ended. */
-static int64
-apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
-{
-	dlist_mutable_iter iter;
-	int64		nready = 0;
-	int64		rows;
-
-	for (int pass = 0; pass < 2; pass++)
-		dlist_foreach_modify(iter, pass == 0 ? &q->leases : &q->failed)
-		{
-			MqLease    *l = dlist_container(MqLease, node, iter.cur);
-
-			if (l->gone_xid == p->xid && TransactionIdIsValid(p->xid))
-			{
-				l->gone_xid = InvalidTransactionId;
-				if (committed)
-				{
-					mq_lease_free(l);
-					continue;
-				}
-			}
-			if (l->xid != p->xid || !TransactionIdIsValid(l->xid))
-				continue;
-			l->xid = InvalidTransactionId;
-			if (l->state == MQ_LEASE_SETTLING)
-			{
-				if (committed)
-				{
-					/* the change of rows is in p */
-					if (l->verb == MQ_RELEASE)
-						mq_return_claim(q, l);
-					else
-					{
-						if (l->verb == MQ_ACK)
-							q->n.acked++;
-						else if (l->verb != MQ_DROP)
-							q->n.nacked++;
-						if (l->dead)
-							q->n.dead++;
-						mq_lease_free(l);
-					}
-					nready++;
-					continue;
-				}
-				mq_lease_restore(l);
-			}
-			if (l->state == MQ_LEASE_OPEN)
-			{
-				if (l->session)
-				{
-					l->session = false;
-					l->duration = q->policy.lease;
-				}
-				if (committed)
-					mq_lease_hold(l, mq_steady());
-				else
-					mq_lease_fail(l, MQ_REASON_ABORT);
-				nready++;
-			}
-		}
-	if (committed)
-	{
-		if (p->changed)
-		{
-			q->paused = p->paused;
-			q->paused_known = true;
-			mq_throttle_set(q, &p->throttle, true);
-			mq_key_set_ordered(q, p->ordered);
-			q->ordered_known = true;
-		}
-		rows = q->n.rows;
-		if (p->truncate || p->dropped)
-		{
-			mq_lease_free_all(q);
-			q->n.rows = 0;
-			q->n.exact = q->n.rows_exact = false;
-		}
-		q->n.rows = mq_count_has(q, xid) ? rows : q->n.rows + p->rows;
-		q->n.enqueued += p->enqueued;
-		if (p->fresh_lo > 0 && !p->rescan)
-			mq_lane_add_range(q, p->fresh_lo, p->fresh_hi, p->rows, NULL);
-		if (p->expires_at != DT_NOEND)
-			mq_expiry_set_back(q, p->expires_at);
-	}
-	q->reserved -= p->reserved;
-	if (p->rescan)
-	{
-		mq_queue_init_lanes(q);
-		q->n.exact = false;
-		if (p->unknown && committed)
-			q->n.rows_exact = false;
-	}
-	if (q->n.recounting)
-		mq_shared->recount_overflow = true;
-	return Max(nready, 1) + p->enqueued;
-}
-
-/*
- * Looks whether the transactions this queue waits for have ended: prepared
- * ones, and those that hold blocked rows.  Not for callbacks: reads the
- * transaction logs outside the lock.
- */
-void
-mq_outcome_retire(Oid relid)
-{
-	int			partition = mq_partition_of(MyDatabaseId, relid);
-	MqQueue    *q;
-	MqWakeList	wake = {0};
-	struct
-	{
-		TransactionId xid;
-		bool		multi;
-		bool		prepared;
-	}		   *look;
-	int			room = 0;
-	int			n = 0;
-
-	mq_lock(partition);
-	q = mq_queue_find(MyDatabaseId, relid, NULL);
-	if (q)
-		room = q->nblocked + q->nprepared;
-	mq_unlock(partition);
-	if (room == 0)
-		return;
-	room += 16;
-	look = palloc(sizeof(*look) * room);
-
-	mq_lock(partition);
-	q = mq_queue_find(MyDatabaseId, relid, NULL);
-	if (q)
-	{
-		dlist_iter	iter;
-
-		for (int i = 0; i < q->nblocked && n < room; i++)
-		{
-			bool		known = false;
-
-			for (int k = 0; k < n && !known; k++)
-				known = look[k].xid == q->blocked[i].xid && look[k].multi == q->blocked[i].multi;
-			if (known)
-				continue;
-			look[n].xid = q->blocked[i].xid;
-			look[n].multi = q->blocked[i].multi;
-			look[n++].prepared = false;
-		}
-		dlist_foreach(iter, &q->prepared)
-		{
-			TransactionId xid = dlist_container(MqPrepared, node, iter.cur)->xid;
-
-			if (n == room)
-				break;
-			if (!TransactionIdIsValid(xid))
-				continue;		/* it is being prepared */
-			look[n].xid = xid;
-			look[n].multi = false;
-			look[n++].prepared = true;
-		}
-	}
-	mq_unlock(partition);
-
-	for (int i = 0; i < n; i++)
-	{
-		bool		committed;
-		FullTransactionId full;
-
-		if (!mq_holder_ended(look[i].xid, look[i].multi))
-			continue;
-		committed = look[i].prepared && TransactionIdDidCommit(look[i].xid);
-		full = look[i].prepared ? mq_full_xid(look[i].xid) : InvalidFullTransactionId;
-		mq_lock(partition);
-		q = mq_queue_find(MyDatabaseId, relid, NULL);
-		if (q && !look[i].prepared)
-		{
-			mq_lane_unblock(q, look[i].xid, look[i].multi);
-			mq_wake_pick(q, 1, &wake);
-		}
-		else if (q)
-		{
-			dlist_mutable_iter iter;
-
-			dlist_foreach_modify(iter, &q->prepared)
-			{
-				MqPrepared *p = dlist_container(MqPrepared, node, iter.cur);
-
-				if (p->xid != look[i].xid)
-					continue;
-				mq_wake_pick(q, apply_prepared(q, p, committed, full), &wake);
-				want_notify(q, 0);
-				dlist_delete(&p->node);
-				q->nprepared--;
-				mq_prepared_free(p);
-			}
-			mq_wake_freed(q, &wake);
-		}
-		mq_unlock(partition);
-		mq_wake_send(&wake);
-	}
-	pfree(look);
-}
-
-/* ------------------------------------------------------------ other ends */
 
 /* Any end: a scan or a wait that was cut short. */
 static void
@@ -771,131 +439,10 @@ const MqXactOps mq_outcome_ops = {
 	.ended = ended,
 	.abort = abort_all,
 	.subabort = undo,
-	.reserve = reserve,
-	.prepare = prepare,
+	.reserve = mq_outcome_reserve,
+	.prepare = mq_outcome_prepare,
 	.cleanup = cleanup
 };
-
-/*
- * Gives back what this session leased "as long as it lives": at its end, after
- * its last transaction has, or at DISCARD ALL.
- */
-void
-mq_release_session(MqReason reason)
-{
-	if (mq_shared == NULL || MyProc == NULL)
-		return;
-	for (int partition = 0; partition < MQ_PARTITIONS; partition++)
-	{
-		MqWakeList	wake = {0};
-		dlist_iter	qi;
-		bool		any = false;
-
-		mq_lock(partition);
-		dlist_foreach(qi, &mq_shared->partition[partition])
-		{
-			MqQueue    *q = dlist_container(MqQueue, node, qi.cur);
-			dlist_mutable_iter li;
-			int			n = 0;
-
-			if (q->dboid != MyDatabaseId)
-				continue;
-			dlist_foreach_modify(li, &q->leases)
-			{
-				MqLease    *l = dlist_container(MqLease, node, li.cur);
-
-				if (!l->session || l->holder != MqMyProcNumber() || l->pid != MyProcPid)
-					continue;
-				if (l->state == MQ_LEASE_HELD)
-				{
-					mq_lease_fail(l, reason);
-					n++;
-				}
-				else if (l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_HELD)
-				{
-					/*
-					 * Another session, or a prepared transaction, is settling
-					 * it.  If that fails, it ends like any lease.
-					 */
-					l->session = false;
-					l->until = mq_steady();
-				}
-			}
-			if (n > 0)
-			{
-				mq_wake_pick(q, n, &wake);
-				mq_wake_freed(q, &wake);
-			}
-			any |= n > 0;
-		}
-		mq_unlock(partition);
-		mq_wake_send(&wake);
-		if (any)
-			mq_worker_poke(DT_NOBEGIN);
-	}
-}
-
-/*
- * The queue's table is gone: so are its leases and what was known of it.  Takes
- * the partition's lock, then the registry's.
- */
-void
-mq_forget_queue(Oid dboid, Oid relid)
-{
-	int			partition = mq_partition_of(dboid, relid);
-	MqWakeList	wake = {0};
-	MqQueue    *q;
-
-	mq_lock(partition);
-	q = mq_queue_find(dboid, relid, NULL);
-	if (q)
-	{
-		mq_lease_free_all(q);
-		q->reserved = 0;
-		while (!dlist_is_empty(&q->prepared))
-		{
-			MqPrepared *p = dlist_container(MqPrepared, node, dlist_pop_head_node(&q->prepared));
-
-			q->nprepared--;
-			mq_prepared_free(p);
-		}
-		mq_wake_all(q, &wake);
-	}
-	mq_unlock(partition);
-	mq_wake_send(&wake);
-	mq_queue_remove(dboid, relid);
-}
-
-/* The same for all queues of databases that are gone. */
-void
-mq_forget_databases(bool (*gone) (Oid dboid))
-{
-	for (int p = 0; p < MQ_PARTITIONS; p++)
-		for (;;)
-		{
-			Oid			dboid = InvalidOid;
-			Oid			relid = InvalidOid;
-			dlist_iter	iter;
-
-			mq_lock(p);
-			dlist_foreach(iter, &mq_shared->partition[p])
-			{
-				MqQueue    *q = dlist_container(MqQueue, node, iter.cur);
-
-				/* one that somebody still waits for stays for now */
-				if (q->nwaiters == 0 && gone(q->dboid))
-				{
-					dboid = q->dboid;
-					relid = q->relid;
-					break;
-				}
-			}
-			mq_unlock(p);
-			if (!OidIsValid(relid))
-				break;
-			mq_forget_queue(dboid, relid);
-		}
-}
 
 /* For counting: whether a row is not in its lane but leased. */
 bool

@@ -14,8 +14,5 @@ extern void mq_outcome_retire(Oid relid);
 extern bool mq_outcome_skip_leased(MqReader *r, int64 id);
 extern void mq_return_claim(MqQueue *q, MqLease *l);
 extern bool mq_claim_is_mine(MqQueue *q, const MqClaim *c);
-extern void mq_release_session(MqReason reason);
-extern void mq_forget_queue(Oid dboid, Oid relid);
-extern void mq_forget_databases(bool (*gone) (Oid dboid));
 
 #endif							/* MQ_OUTCOME_H */

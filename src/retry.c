@@ -15,11 +15,7 @@
 #include "clock.h"
 #include "expiry.h"
 #include "storage/lmgr.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
-#include "utils/timeout.h"
-
-#define WRITE_TIMEOUT_MS	5000
+#include "try.h"
 
 static int64 current = 0;		/* the message being written */
 
@@ -234,6 +230,23 @@ defer_all(Oid relid)
 	mq_unlock(partition);
 }
 
+typedef struct Step
+{
+	MqDef	   *def;
+	Relation	rel;
+	int			max;
+	bool		only_spent;
+	int			n;
+} Step;
+
+static void
+write_step(void *arg)
+{
+	Step	   *s = arg;
+
+	s->n = write_some(s->def, s->rel, s->max, s->only_spent);
+}
+
 /*
  * The same in a subtransaction; if that fails, one by one, so that a row that
  * can't be written does not keep the others.  Raises nothing for those.
@@ -241,64 +254,37 @@ defer_all(Oid relid)
 int
 mq_retry_write(MqDef *def, Relation rel, int max, bool only_spent)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile int n = 0;
-	volatile bool failed = false;
+	Step		s = {def, rel, max, only_spent, 0};
+	ErrorData  *error;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
+	switch (mq_try(write_step, &s, &error))
 	{
-		/* triggers of the owner's shall not keep the worker from other queues */
-		if (MyBackendType == B_BG_WORKER)
-			enable_timeout_after(STATEMENT_TIMEOUT, WRITE_TIMEOUT_MS);
-		n = write_some(def, rel, max, only_spent);
-		if (MyBackendType == B_BG_WORKER)
-			disable_timeout(STATEMENT_TIMEOUT, false);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		if (MyBackendType == B_BG_WORKER)
-			disable_timeout(STATEMENT_TIMEOUT, false);
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && MyBackendType == B_BACKEND)
-			ReThrowError(error);	/* the user's, not the row's */
-		if (error->sqlerrcode == ERRCODE_DISK_FULL || error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		{
-			/* the same would come of the others, and one line is enough */
+		case MQ_TRY_DONE:
+			return s.n;
+		case MQ_TRY_FAILED_ALL:
+			/* one line is enough */
 			ereport(LOG,
 					(errmsg("queue \"%s\": could not write the failed deliveries: %s",
 							def->name, error->message)));
 			defer_all(def->relid);
-		}
-		else
-			failed = true;
-		if (failed && max == 1)
-		{
-			ereport(LOG,
-					(errmsg("queue \"%s\": could not write the failed delivery of message %lld: %s",
-							def->name, (long long) current, error->message)));
-			defer(def->relid, current);
-		}
-		FreeErrorData(error);
+			FreeErrorData(error);
+			return 0;
+		case MQ_TRY_FAILED:
+			break;
 	}
-	PG_END_TRY();
-	if (failed && max > 1)
+	if (max == 1)
+	{
+		ereport(LOG,
+				(errmsg("queue \"%s\": could not write the failed delivery of message %lld: %s",
+						def->name, (long long) current, error->message)));
+		defer(def->relid, current);
+	}
+	FreeErrorData(error);
+	if (max > 1)
 		for (int i = 0; i < max; i++)
 			if (mq_retry_write(def, rel, 1, only_spent) == 0)
 				break;
-	return failed ? 1 : n;
+	return 1;
 }
 
 /*

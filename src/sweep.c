@@ -27,11 +27,9 @@
 #include "expiry.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "try.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/resowner.h"
-#include "utils/timeout.h"
 
 #define FOUND_MAX		8192	/* rows of one look at the index, */
 #define EXAMINED_MAX	200000	/* ... and entries, by the worker */
@@ -39,7 +37,6 @@
 #define BURY			100		/* without a worker, by whoever dequeues */
 #define BURY_EXAMINED	1000
 #define BATCH_BYTES		(16 * 1024 * 1024)
-#define TIMEOUT_MS		5000
 #define PAUSE			(100 * INT64CONST(1000))
 #define HELD_PAUSE		USECS_PER_SEC
 #define FAILED_PAUSE	(10 * USECS_PER_SEC)
@@ -344,58 +341,43 @@ sweep_some(MqSweep *s, MqDef *def, Relation rel, int max, bool refuse)
 	return n;
 }
 
+typedef struct Step
+{
+	MqSweep    *sweep;
+	MqDef	   *def;
+	Relation	rel;
+	int			max;
+	bool		refuse;
+	int			n;
+} Step;
+
+static void
+sweep_step(void *arg)
+{
+	Step	   *s = arg;
+
+	s->n = sweep_some(s->sweep, s->def, s->rel, s->max, s->refuse);
+}
+
 /* The same in a subtransaction; -1 if it failed, *fatal if for all to come. */
 static int
 try_some(MqSweep *s, MqDef *def, Relation rel, int max, bool refuse, bool *fatal)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	MemoryContext batch = AllocSetContextCreate(caller, "mq sweep", ALLOCSET_DEFAULT_SIZES);
-	volatile int n = -1;
+	Step		step = {s, def, rel, max, refuse, 0};
+	ErrorData  *error;
+	MqTry		result = mq_try(sweep_step, &step, &error);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(batch);
-	PG_TRY();
-	{
-		/* triggers of the owner's shall not keep the worker from other queues */
-		if (MyBackendType == B_BG_WORKER)
-			enable_timeout_after(STATEMENT_TIMEOUT, TIMEOUT_MS);
-		n = sweep_some(s, def, rel, max, refuse);
-		if (MyBackendType == B_BG_WORKER)
-			disable_timeout(STATEMENT_TIMEOUT, false);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(caller);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		if (MyBackendType == B_BG_WORKER)
-			disable_timeout(STATEMENT_TIMEOUT, false);
-		MemoryContextSwitchTo(caller);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(caller);
-		CurrentResourceOwner = owner;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && MyBackendType == B_BACKEND)
-			ReThrowError(error);	/* the user's, not the row's */
-		/* the same would come of the others */
-		*fatal = error->sqlerrcode == ERRCODE_DISK_FULL ||
-			error->sqlerrcode == ERRCODE_QUERY_CANCELED;
-		if ((max == 1 || *fatal) && !s->complained)
-			ereport(LOG,
-					(errmsg("queue \"%s\": could not move expired messages to the dead letters: %s",
-							def->name, error->message)));
-		s->complained |= max == 1 || *fatal;
-		FreeErrorData(error);
-		s->scanned = false;
-		n = -1;
-	}
-	PG_END_TRY();
-	MemoryContextDelete(batch);
-	return n;
+	if (result == MQ_TRY_DONE)
+		return step.n;
+	*fatal = result == MQ_TRY_FAILED_ALL;
+	if ((max == 1 || *fatal) && !s->complained)
+		ereport(LOG,
+				(errmsg("queue \"%s\": could not move expired messages to the dead letters: %s",
+						def->name, error->message)));
+	s->complained |= max == 1 || *fatal;
+	FreeErrorData(error);
+	s->scanned = false;
+	return -1;
 }
 
 /* None of them can be moved for a while. */

@@ -1,7 +1,6 @@
 /*-------------------------------------------------------------------------
  * worker.h
- *		The launcher, one worker a database, and the statements both make way
- *		for.
+ *		One worker a database.
  *-------------------------------------------------------------------------
  */
 #ifndef MQ_WORKER_H
@@ -9,10 +8,11 @@
 
 #include "maint.h"
 
-extern void mq_worker_init(void);
+#define MQ_WORKER_RETRY		(1 * USECS_PER_SEC)		/* until one that died is started again */
+#define MQ_LOOK_AROUND_MS	60000L	/* worker and launcher sleep no longer than this */
+
 extern void mq_worker_want(void);
-extern void mq_worker_init_session(void);
-extern PGDLLEXPORT void mq_launcher_main(Datum arg);
+extern void mq_worker_look_again(void);
 extern PGDLLEXPORT void mq_worker_main(Datum arg);
 
 #endif							/* MQ_WORKER_H */
