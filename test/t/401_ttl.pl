@@ -186,7 +186,8 @@ sub set_clock
 	my ($by) = @_;
 	$node->safe_psql('postgres', "ALTER SYSTEM SET mq.test_clock_offset = '$by'");
 	$node->reload;
-	return wait_until($node, "SELECT current_setting('mq.test_clock_offset')::interval = '$by'", "the clock is off by $by");
+	return wait_until($node, qq{SELECT (current_setting('mq.test_clock_offset') ||
+		CASE WHEN current_setting('mq.test_clock_offset') ~ '^-' THEN 'ms' ELSE '' END)::interval = '$by'}, "the clock is off by $by");
 }
 set_clock('1h');
 $node->safe_psql('postgres', q{SELECT mq.enqueue('clock', '"wake"', ttl => '1 ms')});
