@@ -28,7 +28,7 @@ sub step
 	my @how = $undo ? 'savepoint' : ();
 	if ($ordered)
 	{
-		for my $o (@o) { $o->{k} = 'k' . int rand 6 if chance(0.9) }
+		for my $o (@o) { $o->{k} = 'k' . int rand 4 if chance(0.9) }
 		push @how, 'key' if grep { defined $_->{k} } @o;
 	}
 	my @key = map { defined $_->{k} ? quote($_->{k}) : 'NULL' } @o;
