@@ -72,7 +72,7 @@ sub step
 	if ($dedup && $queue =~ /^(dup|ord)$/ && chance($ordered ? 0.3 : 0.8))
 	{
 		push @how, 'dedup_id';
-		$_->{dd} = 'd' . int rand 30 for @o;
+		$_->{dd} = 'd' . int rand 8 for @o;
 	}
 	my $headers = chance(0.3);
 	if ($headers)
