@@ -13,8 +13,8 @@ my $token = "coalesce(body, convert_from(data, 'UTF8')::jsonb)->>'t'";
 # SQL for a message's token.
 sub token { return $token }
 
-# Removes messages: $work runs in it and says
-# which tokens are gone.
+# Removes messages: $work is given the session, in the transaction, and says which
+# tokens are gone.
 sub remove
 {
 	my ($ledger, $s, $tx, $verb, $q, $work) = @_;
@@ -39,8 +39,8 @@ sub remove
 	return $o eq 'committed' && @gone > 0;
 }
 
-# Replays what keep's archive has from a time on.
-# Each copy gets a token of its own, so that its way can be followed.
+# Replays what keep's archive has from a time on.  Each copy gets a token of its own,
+# so that its way can be followed.
 sub replay
 {
 	my ($ledger, $s, $tx, $since) = @_;
