@@ -502,6 +502,9 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 					mq_count_leased(q, l->ready_at, -1);
 				if (t->early || t->expired)
 					mq_expiry_left(l);
+				/* found by match on a list that says where it was: no more */
+				if (c->d->match && t->early && !t->from_failed)
+					mq_lane_forget(q, t->lane, NULL, 0);
 				mq_lease_free(l);
 				if (t->early)
 					mq_lane_defer(q, &t->place);

@@ -18,6 +18,11 @@ SELECT results_eq($$ SELECT body, state, receipt IS NOT NULL FROM mq.browse('lk'
     'browse shows them all with their states');
 SELECT is((SELECT count(*) FROM mq.browse('lk', 2)), 2::bigint, '... or as many as asked for');
 SELECT is(pg_temp.numbers('lk'), 'ready 2, delayed 1, in flight 3', 'browsing takes nothing');
+SELECT mq.create_queue('lk2', dead_letter => '');
+SELECT mq.enqueue_batch('lk2', '{1,2,3}') \g /dev/null
+SELECT mq.enqueue('lk2', to_jsonb(i), priority => 5) FROM generate_series(4, 6) i \g /dev/null
+SELECT is((SELECT array_agg(body::int) FROM mq.browse('lk2', 4)), '{4,5,6,1}', 'of those with a priority and those without the first ones, as many as asked for');
+SELECT mq.drop_queue('lk2');
 SELECT is(mq.status('lk', :a_id) || ' ' || mq.status('lk', :delayed) || ' ' || mq.status('lk', :c_id + 1), 'leased delayed ready', 'status');
 SELECT mq.ack('lk', :a_id, :a_receipt);
 SELECT is(pg_temp.numbers('lk'), 'ready 2, delayed 1, in flight 2', 'one acknowledged');

@@ -136,4 +136,12 @@ SELECT is((SELECT count(*) FROM mq.dequeue('ex2', 2, wait => '10 s')), 1::bigint
 SELECT is(mq.drop_queue('ex2'), true, 'a queue with an empty bucket can be dropped');
 SELECT is(pg_temp.state(format('SELECT mq.create_queue(''ex3'', %s)', o)), '22023', o) FROM unnest('{max_in_flight => 0,max_in_flight => -1,rate_limit => 0,rate_limit => -1,rate_limit => ''NaN'',rate_limit => ''Infinity''}'::text[]) o;
 
+
+-- Another rate does not fill the bucket.
+SELECT mq.create_queue('re', dead_letter => '', rate_limit => 0.001);
+SELECT mq.enqueue_batch('re', '{1,2,3}') \g /dev/null
+SELECT is((SELECT count(*) FROM mq.dequeue('re', 3)), 1::bigint, 'the burst of a slow queue');
+SELECT mq.alter_queue('re', rate_limit => 0.002);
+SELECT is((SELECT count(*) FROM mq.dequeue('re', 3)), 0::bigint, 'an empty bucket stays empty when the rate is changed');
+SELECT mq.drop_queue('re');
 SELECT * FROM finish();

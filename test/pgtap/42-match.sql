@@ -79,6 +79,20 @@ SELECT is(pg_temp.take('{"k": "l"}'), '{1}', 'the batch ends before it');
 SELECT is(pg_temp.take('{"k": "l"}'), '{2}', 'alone');
 SELECT is(pg_temp.take('{"k": "l"}'), '{3}', 'and the rest');
 
+-- What was leased while it stood on a list and has failed stands elsewhere now; the list keeps nobody from it, or from what is behind.
+SELECT mq.create_queue('again', dead_letter => '', max_attempts => 0);
+SELECT mq.enqueue('again', to_jsonb(i), headers => '{"k": "x"}') FROM generate_series(1, 4) i;
+SELECT count(*) FROM mq.dequeue('again', 10) \g /dev/null
+SELECT mq.nack(queue, id, receipt, delay => '0') FROM mq.in_flight;
+SELECT count(*) FROM mq.dequeue('again', 10) \g /dev/null
+SELECT mq.release(queue, id, receipt) FROM mq.in_flight;
+SELECT is((SELECT body::int FROM mq.dequeue('again', match => '{"k": "x"}')), 1, 'the first of a list');
+SELECT mq.nack(queue, id, receipt, delay => '0') FROM mq.in_flight;
+SELECT is((SELECT array_agg(body::int) FROM mq.dequeue('again', match => '{"k": "x"}')), '{2}', 'then the next, as the first came due later');
+SELECT is((SELECT array_agg(body::int) FROM mq.dequeue('again', 10, match => '{"k": "x"}')), '{3,4,1}', 'then the others');
+SELECT cmp_ok((SELECT rows_examined FROM mq.stats WHERE queue = 'again'), '<', 100::bigint, 'without much looking');
+SELECT mq.drop_queue('again');
+
 -- How far it looks, and that the others' cursor is not set back by it.
 SELECT mq.create_queue('far', dead_letter => '');
 SELECT mq.enqueue_batch('far', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 10100) i), headers => ARRAY(SELECT jsonb_build_object('n', i) FROM generate_series(1, 10100) i)) \g /dev/null

@@ -47,6 +47,12 @@ SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mq worker'}),
 	is( $s->query_safe(q{SELECT mq.release('q', id, receipt) FROM mq.in_flight WHERE queue = 'q'}),
 		't', "$slots: released");
 
+	# A failure that nobody writes into its row is looked up in the lease table.
+	$s->query_safe(q{SELECT mq.create_queue('slow', backoff => '1 hour'); SELECT mq.enqueue('slow')});
+	$s->query_safe(q{BEGIN; SELECT mq.dequeue('slow'); ROLLBACK});
+	is($s->query_safe(q{SELECT mq.status('slow', id), state, ready_at IS NULL FROM mq.browse('slow') JOIN mq.q_slow USING (id)}),
+		'delayed|delayed|t', "$slots: what has failed is delayed, though its row does not say so");
+
 	# The next failure is the second one, the one after it the last.
 	$s->query_safe(q{BEGIN; SELECT mq.dequeue('q'); ROLLBACK});
 	is($s->query_safe(q{SELECT attempt FROM mq.dequeue('q', lease => '200 ms')}),

@@ -186,7 +186,8 @@ sub set_clock
 	my ($by) = @_;
 	$node->safe_psql('postgres', "ALTER SYSTEM SET mq.test_clock_offset = '$by'");
 	$node->reload;
-	return wait_until($node, "SELECT current_setting('mq.test_clock_offset') = '$by'", "the clock is off by $by");
+	return wait_until($node, qq{SELECT (current_setting('mq.test_clock_offset') ||
+		CASE WHEN current_setting('mq.test_clock_offset') ~ '^-' THEN 'ms' ELSE '' END)::interval = '$by'}, "the clock is off by $by");
 }
 set_clock('1h');
 $node->safe_psql('postgres', q{SELECT mq.enqueue('clock', '"wake"', ttl => '1 ms')});
@@ -244,6 +245,31 @@ SELECT count(*) FROM mq.enqueue_batch('full', '{1,2,3}', ttl => '1 ms')});
 SELECT DISTINCT headers -> 'x-death' -> 0 ->> 'reason' FROM mq.q_full_dead}), qq{"live" "b" 8 9\nexpired}, '... and the live one stays');
 	$node->safe_psql('postgres', q{SELECT mq.drop_queue('full'); SELECT mq.drop_queue('full_dead')});
 }
+
+# Who moves expired rows says up to what time, and who has a clock that is behind
+# goes by that: a row that is about to be moved is not delivered. The mover is
+# held at the row before it.
+$node->safe_psql('postgres', q{SELECT mq.create_queue('behind');
+CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF OLD.body = '1' THEN
+		PERFORM pg_advisory_xact_lock(7);
+	END IF;
+	RETURN OLD;
+END $$;
+CREATE TRIGGER hold BEFORE DELETE ON mq.q_behind FOR EACH ROW EXECUTE FUNCTION hold();
+SELECT mq.enqueue('behind', to_jsonb(n), ttl => '1 ms') FROM generate_series(1, 2) n;
+SELECT mq.enqueue('behind', '3', ttl => '1 day')});
+my ($holder, $mover) = map { session($node) } 1 .. 2;
+$holder->query_safe('SELECT pg_advisory_lock(7)');
+start_query($mover, q{SELECT body FROM mq.dequeue('behind')});
+wait_until($node, q{SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)}, 'the mover is held');
+set_clock('-1h');
+is($node->safe_psql('postgres', q{SELECT body FROM mq.dequeue('behind', 5)}), '3', 'what somebody is moving is not delivered');
+$holder->query_safe('SELECT pg_advisory_unlock(7)');
+finish_query($mover);
+wait_until($node, dead('behind', '= 2'), 'but moved');
+$_->quit for $holder, $mover;
 $node->stop;
 
 done_testing();

@@ -75,6 +75,33 @@ is_woken('a resume wakes', sub {
 	return woken_by(q{SELECT mq.resume('q')});
 });
 
+is_woken('a freed slot wakes', sub {
+	$other->query_safe(q{SELECT mq.alter_queue('q', max_in_flight => 1); SELECT mq.enqueue_batch('q', '{1,2}')});
+	$other->query_safe(q{SELECT id FROM mq.dequeue('q', wait => '10 seconds')});
+	my $took = woken_by(q{SELECT mq.ack('q', id, receipt) FROM mq.in_flight WHERE queue = 'q'});
+	$other->query_safe(q{SELECT mq.alter_queue('q', unset => '{max_in_flight}')});
+	return $took;
+});
+
+# Of those who wait for certain messages each has to look by itself.
+sub waits_for
+{
+	my ($k) = @_;
+	return qq{SELECT extract(epoch FROM clock_timestamp() - statement_timestamp())
+		FROM mq.dequeue('q', wait => '1 minute', auto_ack => true, match => '{"k": $k}')};
+}
+is_woken('a commit wakes all who wait for certain messages', sub {
+	start_query($second, waits_for(2));
+	wait_asleep($node, $second_pid);
+	start_query($first, waits_for(1));
+	wait_asleep($node, $pid);
+	$other->query_safe(q{SELECT mq.enqueue('q', headers => '{"k": 1}')});
+	my $took = finish_query($first);
+	$other->query_safe(q{SELECT mq.enqueue('q', headers => '{"k": 2}')});
+	finish_query($second);
+	return $took;
+});
+
 # A waiter that was woken and is cancelled before it has taken anything: stopped, it
 # can't do so, and sees the cancel first when it goes on.
 is_woken('a wake that is not needed is passed on', sub {
@@ -89,6 +116,22 @@ is_woken('a wake that is not needed is passed on', sub {
 	my (undef, $err) = finish_query($first);
 	my $took = finish_query($second);
 	return $err =~ /57014/ ? $took : 'not cancelled';
+});
+
+# One who waits for two queues, has something from one and was woken for the other
+# too: stopped until both are there.
+$node->safe_psql('postgres', q{SELECT mq.create_queue('q2', lease => '1 hour')});
+is_woken('a wake for another queue is passed on there', sub {
+	start_query($first, q{SELECT body FROM mq.dequeue_any('{q,q2}', wait => '1 minute', auto_ack => true)});
+	wait_asleep($node, $pid);
+	kill 'STOP', $pid;
+	start_query($second, $wait =~ s/'q'/'q2'/r);
+	wait_asleep($node, $second_pid);
+	$other->query_safe(q{SELECT mq.enqueue('q2')});
+	$other->query_safe(q{SELECT mq.enqueue('q')});
+	kill 'CONT', $pid;
+	finish_query($first);
+	return scalar finish_query($second);
 });
 
 # Who came first is served first: the other might look around just then, but

@@ -14,7 +14,7 @@ use warnings;
 our @hard = qw(kill_backend kill_worker kill_postmaster immediate fast no_worker);
 # ... and those that do not.
 our @soft = qw(alter cancel checkpoint clock_back clock_forward delete_rows fill_leases index lock_rows look
-	mq_delete other_database pause pin poison purge redrive stop_consumer stop_worker terminate truncate
+	mq_delete other_database pause pin poison purge redrive redrive_twice replay stop_consumer stop_worker terminate truncate
 	update_rows vacuum vacuum_full);
 
 # In the order they are dealt out.  A few have to meet what a seed is short of:
@@ -29,7 +29,8 @@ our @dealt = qw(
 	vacuum_full    vacuum           other_database
 	lock_rows      update_rows      index
 	truncate       delete_rows      mq_delete
-	look           checkpoint       poison);
+	look           checkpoint       poison
+	redrive_twice  replay);
 
 # What a server of this seed is short of, as its settings say.
 sub few_leases { return $_[0] % 3 == 0 }
