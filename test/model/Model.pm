@@ -32,7 +32,10 @@ use List::Util qw(min max first);
 # somebody who held one ends.  Messages concerned may come in any order.
 our $TOLERATE_DUE_ORDER = 1;
 
-# What this model falsely believes, to see that a run then fails.
+# What this model falsely believes, to see that a run then fails:
+#   lifo      what is fresh comes latest first
+#   rollback  a rollback costs no attempt
+#   release   a release does
 our $FALSE_BELIEF = '';
 
 our %ERROR = (
@@ -274,7 +277,7 @@ sub fail
 
 	$m->{mem} //= { attempts => $m->{attempts}, ready => $m->{ready}, err => $m->{err} };
 	$m->{lease} = undef;
-	$m->{attempts}++;
+	$m->{attempts}++ unless $FALSE_BELIEF eq 'rollback' && $why eq 'abort';
 	$m->{err} = $ERROR{$why};
 	$m->{ready} = [ $t0 + $lo, $t1 + $hi ];
 	$m->{dying} = 'attempts' if spent($q, $m->{attempts});
@@ -331,7 +334,7 @@ sub settle
 	if ($verb eq 'ack')
 	{
 		$m->{del} = $tx;
-		my $keep = { %$m{qw(id tag body prio key dedup)}, consumer => $l->{consumer}, at => [ $t0, $t1 ] };
+		my $keep = { %$m{qw(id tag body headers xd prio key dedup)}, consumer => $l->{consumer}, at => [ $t0, $t1 ] };
 		my $archive = defined $q->{opt}{retain} ? $q->{archive} : undef;
 		did($tx,
 			sub { return if $m->{gone}; remove($q, $m); push @$archive, $keep if $archive },
@@ -343,6 +346,7 @@ sub settle
 				my (undef, $now) = @_;
 				return unless _has($m, $l);
 				$m->{lease} = undef;
+				$m->{attempts}++ if $FALSE_BELIEF eq 'release';
 				# from memory, it goes back there, due at once
 				$m->{ready} = [ $m->{ready}[0], max($m->{ready}[1], $now) ] if $m->{mem};
 			}, $free);
@@ -505,6 +509,16 @@ sub _before
 	  || ($FALSE_BELIEF eq 'lifo' && !$a->{ready} ? $b->{id} <=> $a->{id} : $a->{id} <=> $b->{id});
 }
 
+# Whether the one has to come before the other, as far as is known.
+sub surely_before
+{
+	my ($a, $b) = @_;
+	return _before($a, $b) < 0 if $a->{prio} != $b->{prio} || !$a->{ready} || !$b->{ready} || is_exact($a) && is_exact($b);
+	return $a->{ready}[1] < $b->{ready}[0];
+}
+
+sub is_exact { my ($m) = @_; return !$m->{ready} || $m->{ready}[0] == $m->{ready}[1] }
+
 sub is_free
 {
 	my ($m, $tx, $now) = @_;
@@ -534,7 +548,8 @@ sub deliverable
 		@free = grep { my $k = $_->{key}; !defined $k || $first{$k} == $_ && (!$held{$k} || $held{$k} == $_) } @free;
 	}
 	@free = grep { contains($_->{headers}, $match) } @free if $match;
-	return sort { _before($a, $b) } @free;
+	@free = sort { _before($a, $b) } @free;
+	return @free;
 }
 
 sub contains
@@ -554,7 +569,7 @@ sub judge_delivery
 	my ($self, $q, $tx, $now, $match, $most, $had, $got, $t0, $t1, $ended) = @_;
 	my @free = $self->deliverable($q, $tx, $now, $match);
 	my ($lo, $hi) = room($q, $t0, $t1);
-	my $loose = $q->{opt}{ordered} || ($TOLERATE_DUE_ORDER && grep { $_->{ready} && ($_->{mem} || $_->{released}) } @free);
+	my $loose = $q->{opt}{ordered} || grep { is_loose($_) || !is_exact($_) } @free;
 	my $last = grep { spent($q, $_->{attempts} + 1) } @free;
 	my $n = 0;
 
@@ -567,7 +582,7 @@ sub judge_delivery
 		return "message $m->{id} of $q->{name} came after one on its last attempt" if $$ended;
 		if (!$q->{opt}{ordered} && !is_loose($m))
 		{
-			my $before = first { !is_loose($_) } @free[ 0 .. $i - 1 ];
+			my $before = first { !is_loose($_) && surely_before($_, $m) } @free[ 0 .. $i - 1 ];
 			return "message $m->{id} of $q->{name} came before $before->{id}" if $before;
 		}
 		if (spent($q, $m->{attempts} + 1))
@@ -635,9 +650,8 @@ sub droppable
 {
 	my ($self, $q, $tx, $now) = @_;
 	my @free = grep { is_free($_, $tx, $now) && !$_->{mem} } @{ $q->{msgs} };
-	return sort {
-		$a->{prio} <=> $b->{prio} || _before($a, $b)
-	} @free;
+	@free = sort { $a->{prio} <=> $b->{prio} || _before($a, $b) } @free;
+	return @free;
 }
 
 1;

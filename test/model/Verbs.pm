@@ -213,21 +213,21 @@ sub row_of
 		ready => $ready, exp => defined $ttl ? [ $from[0] + $ttl, $from[1] + $ttl ] : undef };
 }
 
-# Makes room for n messages; undef, or what is wrong.  present: the ids there are now.
+# Makes room for n messages; undef, or what is wrong.  dropped: the ids of those that went.
 sub make_room
 {
-	my ($c, $tx, $q, $n, $present, $t0, $t1) = @_;
+	my ($c, $tx, $q, $n, $dropped, $t0, $t1) = @_;
 	my ($lack, $want) = Model::places($q, $n);
 	return if !$want;
 	my @may = $c->{model}->droppable($q, $tx, $t0);
-	my %there = map { $_ => 1 } @$present;
-	my @gone = grep { defined $_->{id} && !$there{ $_->{id} } && !$_->{ins} && !($_->{del} && $_->{del} == $tx) } @{ $q->{msgs} };
+	my %dropped = map { $_ => 1 } @$dropped;
+	my @gone = grep { defined $_->{id} && $dropped{ $_->{id} } && !$_->{ins} && !$_->{del} } @{ $q->{msgs} };
 	my %may = map { $_->{id} => 1 } @may;
 	my $n_want = min($want, scalar @may);
 	my $bad = first { !$may{ $_->{id} } } @gone;
 	return "message $bad->{id} of $q->{name} was dropped and should not have been" if $bad;
 	return "$q->{name}: " . @gone . " messages were dropped to make room, not $n_want" if @gone != $n_want;
-	if (!grep { Model::is_loose($_) } @may)
+	if (!grep { Model::is_loose($_) || !Model::is_exact($_) } @may)
 	{
 		my %first = map { $_->{id} => 1 } @may[ 0 .. $n_want - 1 ];
 		$bad = first { !$first{ $_->{id} } } @gone;
@@ -286,8 +286,10 @@ sub apply_enqueue
 	my @ids = map { $_->[0] } @{ $res->{rows} };
 	return 'expected ' . @m . ' ids, got ' . @ids if @ids != @m;
 
-	my $wrong = make_room($c, $tx, $q, scalar @new, $res->{present}, $t0, $t1);
+	my $wrong = make_room($c, $tx, $q, scalar @new, $res->{dropped}, $t0, $t1);
 	return $wrong if $wrong;
+	# those that others were dropped for take their places
+	my $reserved = @new - min($lack, scalar @new);
 	foreach my $i (0 .. $#m)
 	{
 		my $f = $m[$i]{first};
@@ -305,7 +307,7 @@ sub apply_enqueue
 			my $r = $q->{dedup}{$d} = { id => $ids[$i], until => [ $t0 + $window, $t1 + $window ], tx => $tx };
 			Model::did($tx, sub { $r->{tx} = undef }, sub { $q->{dedup}{$d} = $old; delete $q->{dedup}{$d} unless $old });
 		}
-		Model::insert($tx, $q, row_of($q, $op, $m[$i], $ids[$i], $t0, $t1), 1);
+		Model::insert($tx, $q, row_of($q, $op, $m[$i], $ids[$i], $t0, $t1), $reserved-- > 0);
 	}
 	return;
 }
@@ -420,7 +422,7 @@ sub deliver
 
 	if (@rows)
 	{
-		return 'a receipt that is older than others' if $receipt <= $c->{last_receipt};
+		return "a receipt that is older than others: $receipt after $c->{last_receipt}" if $receipt <= $c->{last_receipt};
 		$c->{last_receipt} = $receipt;
 		return 'more than one receipt' if grep { $_->[2] != $receipt } @rows;
 	}
@@ -438,7 +440,7 @@ sub deliver
 		}
 		last if !@here && ($ended || $had >= $op->{max});
 		return 'more than max, or more after the last attempt' if $ended || $had >= $op->{max};
-		my $wrong = $m->judge_delivery($q, $tx, $t0, $op->{match}, $op->{max} - $had, $had, \@got, $t0, $t1, \$ended);
+		my $wrong = $m->judge_delivery($q, $tx, $op->{waits} ? $c->{clock}->() : $t0, $op->{match}, $op->{max} - $had, $had, \@got, $t0, $t1, \$ended);
 		return $wrong if $wrong;
 		my $dur = $op->{lease} // $q->{opt}{lease};
 		foreach my $i (0 .. $#got)
@@ -1144,7 +1146,7 @@ $VERB{truncate} = {
 		my ($c, $op, $res) = @_;
 		return wrong_error($res) if $res->{err};
 		my $q = queue($c, $op->{q});
-		Model::remove($q, $_) foreach $op->{undone} ? () : @{ $q->{msgs} };
+		Model::remove($q, $_) foreach $op->{undone} ? () : my @all = @{ $q->{msgs} };
 		return;
 	} };
 $VERB{create_queue} = {
@@ -1173,7 +1175,7 @@ $VERB{drop_queue} = {
 	apply => sub {
 		my ($c, $op, $res) = @_;
 		return wrong_error($res) if $res->{err};
-		Model::remove(queue($c, $op->{q}), $_) foreach @{ queue($c, $op->{q})->{msgs} };
+		Model::remove(queue($c, $op->{q}), $_) foreach my @all = @{ queue($c, $op->{q})->{msgs} };
 		$c->{model}->drop_queue($op->{q});
 		$c->{model}->create_queue($op->{q}, %{ $op->{set} });
 		return;
@@ -1255,7 +1257,6 @@ foreach my $verb ('commit_prepared', 'rollback_prepared')
 		sql => sub { my ($c, $op) = @_; (my $w = uc $verb) =~ s/_/ /; return "$w '$op->{gid}'" },
 		apply => sub {
 			my ($c, $op, $res, $t0, $t1) = @_;
-			$op->{touched} = [ sort keys %{ $c->{model}{prepared}{ $op->{gid} }{touched} } ];
 			$c->{model}->end_prepared($op->{gid}, $verb eq 'commit_prepared', $t0, $t1);
 			return wrong_error($res);
 		} };
