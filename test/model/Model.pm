@@ -217,27 +217,27 @@ sub delete_row
 {
 	my ($tx, $q, $m) = @_;
 	$m->{del} = $tx;
-	did($tx, sub { remove($q, $m) }, sub { $m->{del} = undef; unlocked($m) });
+	did($tx, sub { remove($q, $m) }, sub { $m->{del} = undef; unlocked($q) });
 }
 
 sub lock_row
 {
-	my ($tx, $m, $only, $change) = @_;
+	my ($tx, $q, $m, $only, $change) = @_;
 	$m->{lock} = $tx;
 	$m->{lockonly} = $only;
 	did($tx, sub {
 			return if $m->{gone};
 			$m->{lock} = undef;
 			@$m{ keys %$change } = values %$change if $change;
-			unlocked($m);
-		}, sub { $m->{lock} = undef; unlocked($m) });
+			unlocked($q);
+		}, sub { $m->{lock} = undef; unlocked($q) });
 }
 
-# Rows of a due lane may change places when a holder ends: see above.
+# Rows of a due lane may change places when a holder of one ends: see above.
 sub unlocked
 {
-	my ($m) = @_;
-	$m->{released} = 1;
+	my ($q) = @_;
+	$_->{released} = 1 foreach grep { $_->{ready} } @{ $q->{msgs} };
 }
 
 sub claim
@@ -338,7 +338,7 @@ sub settle
 		my $archive = defined $q->{opt}{retain} ? $q->{archive} : undef;
 		did($tx,
 			sub { return if $m->{gone}; remove($q, $m); push @$archive, $keep if $archive },
-			sub { $m->{del} = undef; $free->() });
+			sub { $m->{del} = undef; unlocked($q); $free->() });
 	}
 	elsif ($verb eq 'release')
 	{
@@ -363,7 +363,7 @@ sub settle
 				@$m{qw(lease lock mem attempts err)} = (undef, undef, undef, $attempts, $err);
 				$m->{ready} = [ $t0 + $lo, $t1 + $hi ];
 			},
-			sub { $m->{lock} = undef; $free->() });
+			sub { $m->{lock} = undef; unlocked($q); $free->() });
 	}
 	else
 	{
@@ -373,7 +373,7 @@ sub settle
 		$m->{del} = $tx;
 		($dead, $letter) = $self->dead_letter($q, $m, $reason, $attempts, $err, $t0, $t1);
 		insert($tx, $dead, $letter, 0) if $dead;
-		did($tx, sub { remove($q, $m) }, sub { $m->{del} = undef; $free->() });
+		did($tx, sub { remove($q, $m) }, sub { $m->{del} = undef; unlocked($q); $free->() });
 	}
 }
 
@@ -506,7 +506,7 @@ sub _before
 	return $b->{prio} <=> $a->{prio}
 	  || !!$b->{ready} <=> !!$a->{ready}
 	  || ($a->{ready} ? $a->{ready}[0] <=> $b->{ready}[0] : 0)
-	  || ($FALSE_BELIEF eq 'lifo' && !$a->{ready} ? $b->{id} <=> $a->{id} : $a->{id} <=> $b->{id});
+	  || ($FALSE_BELIEF eq 'lifo' && !$a->{ready} ? -1 : 1) * (($a->{id} // 1e18) <=> ($b->{id} // 1e18));
 }
 
 # Whether the one has to come before the other, as far as is known.
@@ -559,6 +559,14 @@ sub contains
 	return !grep { !defined $has->{$_} || $has->{$_} ne $wanted->{$_} } keys %$wanted;
 }
 
+# For whoever reads of a failure.
+sub show
+{
+	my ($m) = @_;
+	return join ' ', "priority $m->{prio}", $m->{ready} ? 'due ' . join('..', map { sprintf '%.6f', $_ } $m->{ready}[0] == $m->{ready}[1] ? $m->{ready}[0] : @{ $m->{ready} }) : (),
+	  "attempts $m->{attempts}", map { $m->{$_} ? "[$_]" : () } qw(mem released);
+}
+
 # Whether the order says nothing about this one.
 sub is_loose { my ($m) = @_; return $TOLERATE_DUE_ORDER && $m->{ready} && ($m->{mem} || $m->{released}) }
 
@@ -583,7 +591,7 @@ sub judge_delivery
 		if (!$q->{opt}{ordered} && !is_loose($m))
 		{
 			my $before = first { !is_loose($_) && surely_before($_, $m) } @free[ 0 .. $i - 1 ];
-			return "message $m->{id} of $q->{name} came before $before->{id}" if $before;
+			return "message $m->{id} of $q->{name} came before $before->{id}: " . show($m) . '; ' . show($before) if $before;
 		}
 		if (spent($q, $m->{attempts} + 1))
 		{
@@ -594,7 +602,10 @@ sub judge_delivery
 		splice @free, $i, 1;
 		@free = grep { !defined $_->{key} || $_->{key} ne $m->{key} } @free if $q->{opt}{ordered} && defined $m->{key};
 	}
+	# the worker may be writing a failure just now: then its row is locked
+	unlocked($q) if grep { $_->{mem} } @free;
 	return if $$ended;
+	@free = grep { !$_->{mem} } @free;
 	if (@free && $n < min($lo, $most))
 	{
 		my $next = $free[0];
@@ -603,7 +614,7 @@ sub judge_delivery
 			$$ended = 1;
 			return;
 		}
-		return "message $next->{id} of $q->{name} should have been delivered";
+		return "message $next->{id} of $q->{name} should have been delivered: " . show($next);
 	}
 	return;
 }

@@ -299,8 +299,9 @@ sub apply_enqueue
 			return "a dedup_id that is remembered: expected id @may, got $ids[$i]" unless grep { $_ == $ids[$i] } @may;
 			next;
 		}
-		return "id $ids[$i] is not new" if $ids[$i] <= ($q->{last_id} // 0);
-		$q->{last_id} = $ids[$i];
+		# drawn before it waited, it may be older than others
+		return "id $ids[$i] is not new" if $ids[$i] <= ($q->{last_id} // 0) && !$op->{waits};
+		$q->{last_id} = max($q->{last_id} // 0, $ids[$i]);
 		if (defined(my $d = $m[$i]{dedup}))
 		{
 			my $old = $q->{dedup}{$d};
@@ -791,7 +792,7 @@ $VERB{update} = {
 			$new{$k} = exists $op->{time}{$k} ? (defined $op->{time}{$k} ? [ map { $op->{time}{$k} + $_ } -1e-5, 1e-5 ] : undef) : $op->{set}{$k};
 		}
 		touch($c, tx_of($c, $op), $op->{q});
-		Model::lock_row(tx_of($c, $op), (tagged($c, $op))[0], 0, \%new);
+		Model::lock_row(tx_of($c, $op), queue($c, $op->{q}), (tagged($c, $op))[0], 0, \%new);
 		return;
 	} };
 $VERB{lock} = {
@@ -805,7 +806,7 @@ $VERB{lock} = {
 		return wrong_error($res) if $res->{err};
 		return @{ $res->{rows} } . ' rows locked' if @{ $res->{rows} } != tagged($c, $op);
 		touch($c, tx_of($c, $op), $op->{q});
-		Model::lock_row(tx_of($c, $op), $_, 1) foreach tagged($c, $op);
+		Model::lock_row(tx_of($c, $op), queue($c, $op->{q}), $_, 1) foreach tagged($c, $op);
 		return;
 	} };
 
@@ -1349,9 +1350,10 @@ sub allowed
 {
 	my ($c, $op) = @_;
 	my $tx = tx_of($c, $op);
+	return 1 if $op->{k} eq 'compare';
 	return 0 if $c->{busy}{ $op->{s} } && $op->{k} ne 'cancel';
 	return 0 if $tx && $tx->{failed} && $op->{k} !~ /^(rollback|rollback_to|commit|session_end|time_passes)$/;
-	return 0 if $tx ? !$VERB{ $op->{k} }{tx} && $op->{k} !~ /^(time_passes|cancel)$/ : !$VERB{ $op->{k} }{idle} && $op->{k} ne 'cancel' && $op->{k} ne 'create_queue';
+	return 0 if $tx ? !$VERB{ $op->{k} }{tx} && $op->{k} !~ /^(time_passes|cancel)$/ : !$VERB{ $op->{k} }{idle} && $op->{k} !~ /^(cancel|create_queue)$/;
 	return $VERB{ $op->{k} }{can}->($c, $op);
 }
 
