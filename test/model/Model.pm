@@ -62,9 +62,15 @@ sub create_queue
 	my %o = (%DEFAULT, %opt);
 
 	$o{dead_letter} =~ s/%/$name/g;
-	$self->{q}{ $o{dead_letter} } //= _queue($o{dead_letter}, { %DEFAULT, dead_letter => '', max_attempts => 0 })
-	  if $o{dead_letter} ne '';
+	$self->need_dead_letters($o{dead_letter});
 	return $self->{q}{$name} = _queue($name, \%o);
+}
+
+# The queue for dead letters of this name is made where it is missing.
+sub need_dead_letters
+{
+	my ($self, $name) = @_;
+	$self->{q}{$name} //= _queue($name, { %DEFAULT, dead_letter => '', max_attempts => 0 }) if $name ne '';
 }
 
 sub _queue
@@ -225,13 +231,20 @@ sub lock_row
 	my ($tx, $q, $m, $only, $change) = @_;
 	$m->{lock} = $tx;
 	$m->{lockonly} = $only;
+	$m->{change} = $change;
 	did($tx, sub {
 			return if $m->{gone};
-			$m->{lock} = undef;
-			@$m{ keys %$change } = values %$change if $change;
+			@$m{qw(lock change)} = ();
+			my %new = %{ $change // {} };
+			# a failure meanwhile is written after it, with its own time
+			$m->{mem}{ready} = delete $new{ready} if $m->{mem} && exists $new{ready};
+			@$m{ keys %new } = values %new;
 			unlocked($q);
-		}, sub { $m->{lock} = undef; unlocked($q) });
+		}, sub { @$m{qw(lock change)} = (); unlocked($q) });
 }
+
+# A message as the transaction sees it that has updated it.
+sub updated { my ($m) = @_; return { %$m, %{ $m->{change} // {} } } }
 
 # Rows of a due lane may change places when a holder of one ends: see above.
 sub unlocked
@@ -302,7 +315,7 @@ sub dead_letter
 	my $ttl = $dead->{opt}{ttl};
 
 	return ($dead, {
-			%$m{qw(tag body headers prio key dedup)},
+			%{ updated($m) }{qw(tag body headers prio key dedup)},
 			id => undef, attempts => 0, err => $err, ready => undef,
 			exp => defined $ttl ? [ $t0 + $ttl, $t1 + $ttl ] : undef,
 			xd => [ [ $q->{name}, $m->{id}, $reason, $attempts, $err ], @{ $m->{xd} // [] } ] });
@@ -334,7 +347,7 @@ sub settle
 	if ($verb eq 'ack')
 	{
 		$m->{del} = $tx;
-		my $keep = { %$m{qw(id tag body headers xd prio key dedup)}, consumer => $l->{consumer}, at => [ $t0, $t1 ] };
+		my $keep = { %{ updated($m) }{qw(id tag body headers xd prio key dedup)}, consumer => $l->{consumer}, at => [ $t0, $t1 ] };
 		my $archive = defined $q->{opt}{retain} ? $q->{archive} : undef;
 		did($tx,
 			sub { return if $m->{gone}; remove($q, $m); push @$archive, $keep if $archive },
@@ -570,6 +583,11 @@ sub show
 # Whether the order says nothing about this one.
 sub is_loose { my ($m) = @_; return $TOLERATE_DUE_ORDER && $m->{ready} && ($m->{mem} || $m->{released}) }
 
+# Whether a dequeue need not find this one, which it may have: the worker may be
+# writing its failure just now, which locks the row; or our own transaction has
+# locked it, and others have put it aside until that ends.
+sub may_be_missed { my ($m) = @_; return $m->{mem} || $m->{lock} }
+
 # Judges what a dequeue returned from one queue: undef, or what is wrong.  Says by
 # reference whether the batch has to be at its end.
 sub judge_delivery
@@ -602,10 +620,9 @@ sub judge_delivery
 		splice @free, $i, 1;
 		@free = grep { !defined $_->{key} || $_->{key} ne $m->{key} } @free if $q->{opt}{ordered} && defined $m->{key};
 	}
-	# the worker may be writing a failure just now: then its row is locked
 	unlocked($q) if grep { $_->{mem} } @free;
 	return if $$ended;
-	@free = grep { !$_->{mem} } @free;
+	@free = grep { !may_be_missed($_) } @free;
 	if (@free && $n < min($lo, $most))
 	{
 		my $next = $free[0];

@@ -204,9 +204,11 @@ sub sql_enqueue_batch
 sub row_of
 {
 	my ($q, $op, $m, $id, $t0, $t1) = @_;
-	my $ready = defined $op->{delay} ? [ $t0 + $op->{delay}, $t1 + $op->{delay} ]
-	  : defined $op->{at} ? [ $op->{at_time} - 1e-5, $op->{at_time} + 1e-5 ] : undef;
+	my $ready = defined $op->{at} ? [ $op->{at_time} - 1e-5, $op->{at_time} + 1e-5 ] : undef;
 	my $ttl = min(grep { defined } $op->{ttl}, $q->{opt}{ttl});
+	# one that waited for another transaction was given its times before
+	($t0, $t1) = @{ $op->{called} } if $op->{called};
+	$ready = [ $t0 + $op->{delay}, $t1 + $op->{delay} ] if defined $op->{delay};
 	my @from = $ready && $ready->[1] > $t1 ? @$ready : ($t0, $t1);
 	return {
 		%$m{qw(tag headers key dedup)}, body => !$m->{data}, id => $id, prio => $op->{prio}, attempts => 0,
@@ -403,7 +405,7 @@ sub judge_row
 	return "$what: headers " . ($headers // 'NULL') . ' instead of ' . (headers_text($m) // 'NULL') unless same($headers, headers_text($m));
 	return "$what: body of $tag instead of $m->{tag}" if $tag ne $m->{tag};
 	return "$what: another dedup_id" unless same($dedup, $m->{dedup});
-	return "$what: expires_at is wrong" if $m->{exp} ? !near($exp, $m->{exp}) : defined $exp;
+	return "$what: expires_at is " . ($exp // "NULL") . ", not " . ($m->{exp} ? "@{ $m->{exp} }" : "NULL") if $m->{exp} ? !near($exp, $m->{exp}) : defined $exp;
 	return "$what: last_error " . ($err // 'NULL') unless err_is($err, $m->{err});
 	$m->{err} = $err;
 	return;
@@ -434,7 +436,8 @@ sub deliver
 		push @here, shift @rows while @rows && $rows[0][0] eq $name;
 		foreach my $r (@here)
 		{
-			my $found = find_id($q, $r->[1]) // first { !defined $_->{id} && !$_->{ins} && $_->{tag} eq $r->[8] } @{ $q->{msgs} };
+			my @new = grep { !defined $_->{id} && !$_->{ins} && $_->{tag} eq $r->[8] } @{ $q->{msgs} };
+			my $found = find_id($q, $r->[1]) // (first { !judge_row($_, [ @$r[ 0 .. 3 ], undef, @$r[ 5 .. 11 ] ]) } @new) // $new[0];
 			return "message $r->[1] of $name is unknown" unless $found;
 			$found->{id} //= $r->[1];
 			push @got, $found;
@@ -576,7 +579,7 @@ sub some_deliveries
 sub refs_of
 {
 	my ($c, $op) = @_;
-	return map { $c->{deliveries}{$_} // () } @{ $op->{refs} };
+	return map { $c->{deliveries}{$_} // () } @{ $op->{refs} // [] };
 }
 
 # None of their rows may be somebody else's, or we would wait.
@@ -1114,6 +1117,7 @@ $VERB{alter_queue} = {
 		return change($c, $op, $res, sub {
 				my ($q, $t0, $t1) = @_;
 				my $rate = $q->{opt}{rate_limit} // 0;
+				$c->{model}->need_dead_letters($set{dead_letter}) if defined $set{dead_letter};
 				$q->{has_archive} = 1 if defined $set{retain};
 				push @{ $q->{was} }, { %{ $q->{opt} } };
 				@{ $q->{opt} }{ keys %set } = values %set;
