@@ -124,6 +124,17 @@ is_its_turn(Search *s, const MqRow *row)
 	return may;
 }
 
+/*
+ * Whether the row stands where a list says.  If not it has been updated since,
+ * and is met in its new place: to lease it here would come out of order, and
+ * the claim give it back for that.
+ */
+static bool
+stands_at(const MqPlace *place, int lane, MqPos pos)
+{
+	return mq_place_lane(place) == lane && (!place->timed || place->ready_at == pos.t);
+}
+
 /* Looks at one row and notes it if it fits.  Whether it is there at all. */
 static bool
 try_row(Search *s, int lane, MqPos pos, int64 id, ItemPointer tid, bool failed)
@@ -141,7 +152,7 @@ try_row(Search *s, int lane, MqPos pos, int64 id, ItemPointer tid, bool failed)
 	{
 		if (!failed && row.place.timed && row.place.ready_at > s->now)
 			s->m->next = Min(s->m->next, row.place.ready_at);
-		else if (failed || row.expires_at > s->now)
+		else if (failed || (row.expires_at > s->now && stands_at(&row.place, lane, pos)))
 			fits = mq_match_fits(s->r, row.tuple, s->m->headers) &&
 				(failed || (!is_leased(s->r, id) && is_its_turn(s, &row)));
 	}

@@ -93,6 +93,13 @@ SELECT is((SELECT array_agg(body::int) FROM mq.dequeue('again', 10, match => '{"
 SELECT cmp_ok((SELECT rows_examined FROM mq.stats WHERE queue = 'again'), '<', 100::bigint, 'without much looking');
 SELECT mq.drop_queue('again');
 
+-- A message that was tried again stands elsewhere than the lists say.
+SELECT mq.create_queue('again', dead_letter => '');
+SELECT count(*) FROM mq.enqueue_batch('again', '{1,2,3}', headers => '{"{}","{\"k\": 1}","{}"}', deliver_at => now() - interval '1 hour') \g /dev/null
+SELECT mq.nack('again', id, receipt, delay => '0') FROM mq.dequeue('again', 3, match => '{"k": 1}') \g /dev/null
+SELECT is((SELECT array_agg(id) FROM mq.dequeue('again', 3, match => '{"k": 1}')), '{2}', 'a retry is found where it stands now');
+SELECT mq.drop_queue('again');
+
 -- How far it looks, and that the others' cursor is not set back by it.
 SELECT mq.create_queue('far', dead_letter => '');
 SELECT mq.enqueue_batch('far', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 10100) i), headers => ARRAY(SELECT jsonb_build_object('n', i) FROM generate_series(1, 10100) i)) \g /dev/null
