@@ -19,7 +19,7 @@
 
 #include "clock.h"
 #include "expiry.h"
-#include "route.h"
+#include "plan.h"
 #include "utils/builtins.h"
 
 /* Messages that died together. */
@@ -33,13 +33,6 @@ typedef struct Deaths
 	int32	   *attempts;		/* failed ones, this one included */
 	bool		nowait;
 } Deaths;
-
-/* One of them on its way to a queue. */
-typedef struct Way
-{
-	const char *queue;
-	int			i;
-} Way;
 
 static JsonbValue
 json_text(const char *s)
@@ -175,7 +168,7 @@ open_dead(const Deaths *d, const char *name, bool routed, MqDef **dead)
 
 /* Inserts those that these ways lead to one queue, which is open. */
 static void
-insert_dead(const Deaths *d, MqDef *dead, Relation rel, const Way *ways, int n)
+insert_dead(const Deaths *d, MqDef *dead, Relation rel, const MqWay *ways, int n)
 {
 	MqValues   *values = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(MqValues) * (Size) n);
 	int64	   *ids = palloc(sizeof(int64) * n);
@@ -185,7 +178,7 @@ insert_dead(const Deaths *d, MqDef *dead, Relation rel, const Way *ways, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		values[i] = d->values[ways[i].i];
+		values[i] = d->values[ways[i].message];
 		mq_expiry_values(dead, 0, &values[i]);
 	}
 	mq_rows_insert(dead, rel, values, n, ids, inserted);
@@ -193,7 +186,7 @@ insert_dead(const Deaths *d, MqDef *dead, Relation rel, const Way *ways, int n)
 		if (!inserted[i])
 		{
 			dropped++;
-			which = ways[i].i;
+			which = ways[i].message;
 		}
 	if (dropped > 0)
 		log_dropped(d, dropped, which,
@@ -206,7 +199,7 @@ insert_dead(const Deaths *d, MqDef *dead, Relation rel, const Way *ways, int n)
 
 /* Those of these ways that the dead-letter queue takes, all of one queue's. */
 static void
-to_dead_letter_queue(const Deaths *d, const Way *ways, int n)
+to_dead_letter_queue(const Deaths *d, const MqWay *ways, int n)
 {
 	MqDef	   *dead;
 	Relation	rel = d->def->dead_letter[0] ?
@@ -218,21 +211,11 @@ to_dead_letter_queue(const Deaths *d, const Way *ways, int n)
 		relation_close(rel, NoLock);
 	}
 	else if (d->def->dead_published)
-		log_dropped(d, n, ways[0].i,
+		log_dropped(d, n, ways[0].message,
 					psprintf("no queue is bound for them to exchange \"%s\", and it has no dead-letter queue",
 							 d->def->dead_exchange));
 	else if (strcmp(d->reason, "maxlen") != 0)	/* a producer sums them up (dequeue_drop.c) */
-		log_dropped(d, n, ways[0].i, "it has no dead-letter queue");
-}
-
-static int
-compare_ways(const void *a, const void *b)
-{
-	const Way  *wa = a;
-	const Way  *wb = b;
-	int			c = strcmp(wa->queue, wb->queue);
-
-	return c != 0 ? c : wa->i - wb->i;
+		log_dropped(d, n, ways[0].message, "it has no dead-letter queue");
 }
 
 /* What becomes of one that is published. */
@@ -243,41 +226,52 @@ typedef enum Fate
 	FATE_CIRCLE
 } Fate;
 
-/* The ways that exchange x (NULL: it is gone) leads them; fates is filled. */
-static Way *
-find_ways(const Deaths *d, MqExchange *x, const char *key, int *n, Fate *fates)
+/* Messages that are published to their queue's dead-letter exchange. */
+typedef struct Letters
 {
-	Way		   *ways = NULL;
-	int			max = 0;
+	const Deaths *d;
+	const char *exchange;
+	const char *key;
+	Fate	   *fates;
+} Letters;
 
-	*n = 0;
+/* Where the exchange leads them, circles left out.  42501 if the owner may not publish. */
+static void
+route_dead(MqPlan *plan, void *arg)
+{
+	const Letters *l = arg;
+	const Deaths *d = l->d;
+	int			nowait = d->nowait ? MQ_NOWAIT : 0;
+	MqExchange *x = mq_exchange_find(l->exchange, MQ_MISSING_OK | nowait);
+
+	if (x && !mq_exchange_may_publish(x, d->def->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for exchange \"%s\"", l->exchange),
+				 errdetail("The owner of queue \"%s\" may not publish to its dead-letter exchange.",
+						   d->def->name)));
 	for (int i = 0; i < d->n; i++)
 	{
 		Jsonb	   *headers = DatumGetJsonbP(d->values[i].v[MQ_COL_HEADERS]);
 		const char **queues;
-		int			routed = x ? mq_route(x, key, strlen(key), headers,
-										  d->nowait ? MQ_NOWAIT : 0, &queues) : 0;
-		int			circles = 0;
+		int			routed = x ? mq_route(x, l->key, strlen(l->key), headers, nowait, &queues) : 0;
+		int			n = 0;
 
 		for (int k = 0; k < routed; k++)
-		{
-			if (is_circle(headers, queues[k]))
-			{
-				circles++;
-				continue;
-			}
-			if (*n == max)
-			{
-				max = Max(64, max * 2);
-				ways = ways ? repalloc_huge(ways, sizeof(Way) * max) : palloc(sizeof(Way) * max);
-			}
-			ways[(*n)++] = (Way) {queues[k], i};
-		}
-		fates[i] = routed > 0 && circles == routed ? FATE_CIRCLE : FATE_LEFT;
+			if (!is_circle(headers, queues[k]))
+				queues[n++] = queues[k];
+		if (n > 0)
+			mq_plan_add(plan, queues, n, i);
+		l->fates[i] = routed > 0 && n == 0 ? FATE_CIRCLE : FATE_LEFT;
 	}
-	if (*n > 1)
-		qsort(ways, *n, sizeof(Way), compare_ways);
-	return ways;
+}
+
+static Relation
+open_target(const char *queue, MqDef **dead, void *arg)
+{
+	const Letters *l = arg;
+
+	return open_dead(l->d, queue, l->exchange[0] != '\0', dead);
 }
 
 /*
@@ -299,103 +293,51 @@ published(Jsonb *headers, const char *exchange, const char *key)
 	return mq_route_headers(headers, exchange, key, strlen(key));
 }
 
-/* A queue that some go to, its table locked: those at ways[from .. to - 1]. */
-typedef struct Stop
-{
-	MqDef	   *dead;
-	Relation	rel;
-	int			from;
-	int			to;
-} Stop;
-
-/* Opens the queues that these ways lead to, but for those that are gone. */
-static int
-open_stops(const Deaths *d, const Way *ways, int n, bool routed, Stop *stops)
-{
-	int			nstops = 0;
-
-	for (int from = 0, to; from < n; from = to)
-	{
-		Stop	   *s = &stops[nstops];
-
-		for (to = from + 1; to < n && strcmp(ways[to].queue, ways[from].queue) == 0; to++)
-			;
-		s->rel = open_dead(d, ways[from].queue, routed, &s->dead);
-		if (s->rel == NULL)
-			continue;
-		s->from = from;
-		s->to = to;
-		nstops++;
-	}
-	return nstops;
-}
-
-/*
- * Publishes them to the queue's dead-letter exchange.  As in publish.c, what was
- * routed counts if it still holds when the targets are locked.
- */
+/* Publishes them to the queue's dead-letter exchange. */
 static void
 to_exchange(const Deaths *d)
 {
-	const char *exchange = pstrdup(d->def->dead_exchange);
-	const char *key = pstrdup(d->def->dead_key ? d->def->dead_key : d->def->name);
-	Fate	   *fates = palloc(sizeof(Fate) * d->n);
-	Way		   *rest = palloc(sizeof(Way) * d->n);
-	Way		   *ways;
-	Stop	   *stops;
-	int			nstops;
-	int			n;
+	Letters		l = {.d = d,
+		.exchange = pstrdup(d->def->dead_exchange),
+		.key = pstrdup(d->def->dead_key ? d->def->dead_key : d->def->name),
+		.fates = palloc(sizeof(Fate) * d->n)};
+	MqWay	   *rest = palloc(sizeof(MqWay) * d->n);
+	MqPlan		plan;
 	int			left = 0;
 	int			circles = 0;
 	int			circle = 0;
 
-	for (int round = 1;; round++)
-	{
-		uint64		changes = mq_route_changes();
-		MqExchange *x = mq_exchange_find(exchange, MQ_MISSING_OK | (d->nowait ? MQ_NOWAIT : 0));
-
-		if (x && !mq_exchange_may_publish(x, d->def->owner))
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("permission denied for exchange \"%s\"", exchange),
-					 errdetail("The owner of queue \"%s\" may not publish to its dead-letter exchange.",
-							   d->def->name)));
-		ways = find_ways(d, x, key, &n, fates);
-		stops = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Stop) * (Size) Max(n, 1));
-		nstops = open_stops(d, ways, n, exchange[0] != '\0', stops);
-		if (changes == mq_route_changes() || round == MQ_ROUTE_ROUNDS)
-			break;
-		for (int i = 0; i < nstops; i++)
-			relation_close(stops[i].rel, RowExclusiveLock);
-	}
+	mq_plan(&plan, route_dead, open_target, &l);
 	for (int i = 0; i < d->n; i++)
 		d->values[i].v[MQ_COL_HEADERS] =
-			JsonbPGetDatum(published(DatumGetJsonbP(d->values[i].v[MQ_COL_HEADERS]), exchange, key));
-	for (int i = 0; i < nstops; i++)
+			JsonbPGetDatum(published(DatumGetJsonbP(d->values[i].v[MQ_COL_HEADERS]),
+									 l.exchange, l.key));
+	for (int i = 0; i < plan.nstops; i++)
 	{
-		const Stop *s = &stops[i];
+		const MqStop *s = &plan.stops[i];
 
-		mq_queue_renew(s->dead);
-		insert_dead(d, s->dead, s->rel, &ways[s->from], s->to - s->from);
+		/* code of the owners before may have altered it */
+		mq_queue_renew(s->def);
+		insert_dead(d, s->def, s->rel, &plan.ways[s->from], s->to - s->from);
 		relation_close(s->rel, NoLock);
 		for (int k = s->from; k < s->to; k++)
-			fates[ways[k].i] = FATE_TAKEN;
+			l.fates[plan.ways[k].message] = FATE_TAKEN;
 	}
 	for (int i = d->n - 1; i >= 0; i--)
-		if (fates[i] == FATE_CIRCLE)
+		if (l.fates[i] == FATE_CIRCLE)
 		{
 			circle = i;
 			circles++;
 		}
 	for (int i = 0; i < d->n; i++)
-		if (fates[i] == FATE_LEFT)
-			rest[left++] = (Way) {NULL, i};
+		if (l.fates[i] == FATE_LEFT)
+			rest[left++] = (MqWay) {NULL, i};
 	if (left > 0)
 		to_dead_letter_queue(d, rest, left);
 	if (circles > 0)
 		log_dropped(d, circles, circle,
 					psprintf("exchange \"%s\" leads back where it has died, and it was rejected nowhere",
-							 exchange));
+							 l.exchange));
 }
 
 /* What has died goes where it belongs. */
@@ -406,10 +348,10 @@ bury(const Deaths *d)
 		to_exchange(d);
 	else
 	{
-		Way		   *ways = palloc0(sizeof(Way) * d->n);
+		MqWay	   *ways = palloc0(sizeof(MqWay) * d->n);
 
 		for (int i = 0; i < d->n; i++)
-			ways[i].i = i;
+			ways[i].message = i;
 		to_dead_letter_queue(d, ways, d->n);
 		pfree(ways);
 	}

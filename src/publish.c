@@ -3,15 +3,8 @@
  *		mq.publish and mq.publish_batch: messages to all the queues that an
  *		exchange routes them to.
  *
- *	1. The messages are checked and routed (route.c).
- *	2. Each queue's table is locked, in the order of names, which is the same for
- *	   all who publish.
- *	3. Were exchanges, bindings or roles changed until then, all of that is done
- *	   again: what was routed by holds while the locks are held, since a queue is
- *	   not dropped while something is bound to it.  After some rounds the last
- *	   one counts, in which only a queue made anew within that moment could get
- *	   what was meant for the one before.
- *	4. The rows are inserted, a queue at a time.
+ * The messages are checked, routed, and the queues' tables locked (plan.c); then
+ * the rows are inserted, a queue at a time, in the order of names.
  *
  * All is done in the caller's transaction: an error anywhere, a full queue's for
  * one, is an error of the whole.  The publisher needs the right to publish to
@@ -22,7 +15,7 @@
 #include "produce.h"
 
 #include "funcapi.h"
-#include "route.h"
+#include "plan.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "worker.h"
@@ -43,88 +36,34 @@ typedef struct Publish
 	int		   *queues;			/* that got it */
 } Publish;
 
-/* A message on its way to a queue. */
-typedef struct Way
+/* 42704 if there is no such exchange, 42501 if the caller may not publish to it. */
+static void
+route(MqPlan *plan, void *arg)
 {
-	const char *queue;
-	int			message;
-} Way;
-
-/* A queue that some go to: those at ways[from .. to - 1]. */
-typedef struct Stop
-{
-	MqDef	   *def;
-	Relation	rel;
-	int			from;
-	int			to;
-} Stop;
-
-static int
-compare_ways(const void *a, const void *b)
-{
-	const Way  *wa = a;
-	const Way  *wb = b;
-	int			c = strcmp(wa->queue, wb->queue);
-
-	return c != 0 ? c : wa->message - wb->message;
-}
-
-/* Step 1.  42704 if there is no such exchange, 42501 if the caller may not. */
-static Way *
-route(const Publish *p, int *n)
-{
+	const Publish *p = arg;
 	MqExchange *x = mq_exchange_find(p->exchange, 0);
-	Way		   *ways = NULL;
-	int			max = 0;
 
 	if (!mq_exchange_may_publish(x, GetUserId()))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for exchange \"%s\"", p->exchange),
 				 errhint("Its owner can grant it with mq.grant_exchange.")));
-	*n = 0;
 	for (int i = 0; i < p->n; i++)
 	{
 		const char **queues;
-		int			m;
+		int			n;
 
 		CHECK_FOR_INTERRUPTS();
-		m = mq_route(x, VARDATA_ANY(p->keys[i]), VARSIZE_ANY_EXHDR(p->keys[i]),
+		n = mq_route(x, VARDATA_ANY(p->keys[i]), VARSIZE_ANY_EXHDR(p->keys[i]),
 					 p->headers[i], 0, &queues);
-		if (*n + m > max)
-		{
-			max = Max(*n + m, max * 2);
-			ways = ways ? repalloc_huge(ways, sizeof(Way) * max) :
-				MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Way) * max);
-		}
-		for (int k = 0; k < m; k++)
-			ways[(*n)++] = (Way) {queues[k], i};
+		mq_plan_add(plan, queues, n, i);
 	}
-	if (p->n > 1 && *n > 1)
-		qsort(ways, *n, sizeof(Way), compare_ways);
-	return ways;
 }
 
-/* Step 2; a queue that is gone is left out.  Returns how many are open. */
-static int
-open_queues(const Publish *p, const Way *ways, int n, Stop *stops)
+static Relation
+open_queue(const char *queue, MqDef **def, void *arg)
 {
-	int			nstops = 0;
-
-	for (int from = 0, to; from < n; from = to)
-	{
-		Stop	   *s = &stops[nstops];
-
-		for (to = from + 1; to < n && strcmp(ways[to].queue, ways[from].queue) == 0; to++)
-			;
-		s->rel = mq_queue_try_open(ways[from].queue, RowExclusiveLock, &s->def);
-		if (s->rel == NULL)
-			continue;
-		s->from = from;
-		s->to = to;
-		nstops++;
-	}
-	return nstops;
+	return mq_queue_try_open(queue, RowExclusiveLock, def);
 }
 
 /* Whether the rows may come into this queue: 42501 if not. */
@@ -140,9 +79,9 @@ check_right(const Publish *p, MqDef *def)
 				 errdetail("Its own owner may not insert into it.")));
 }
 
-/* Step 4 for one queue. */
+/* The rows of one queue. */
 static void
-insert(const Publish *p, const Way *ways, const Stop *s)
+insert(const Publish *p, const MqWay *ways, const MqStop *s)
 {
 	int			n = s->to - s->from;
 	MqValues   *values = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(MqValues) * (Size) n);
@@ -183,30 +122,13 @@ not_routed(const Publish *p, int i)
 static void
 publish(Publish *p, bool mandatory)
 {
-	Way		   *ways;
-	Stop	   *stops;
 	bool	   *routed = palloc0(sizeof(bool) * Max(p->n, 1));
-	int			nways;
-	int			nstops;
+	MqPlan		plan;
 
-	for (int round = 1;; round++)
-	{
-		uint64		changes = mq_route_changes();
-
-		ways = route(p, &nways);
-		stops = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Stop) * (Size) Max(nways, 1));
-		nstops = open_queues(p, ways, nways, stops);
-		if (changes == mq_route_changes() || round == MQ_ROUTE_ROUNDS)
-			break;
-		for (int i = 0; i < nstops; i++)
-			relation_close(stops[i].rel, RowExclusiveLock);
-		pfree(stops);
-		if (ways)
-			pfree(ways);
-	}
-	for (int i = 0; i < nstops; i++)
-		for (int k = stops[i].from; k < stops[i].to; k++)
-			routed[ways[k].message] = true;
+	mq_plan(&plan, route, open_queue, p);
+	for (int i = 0; i < plan.nstops; i++)
+		for (int k = plan.stops[i].from; k < plan.stops[i].to; k++)
+			routed[plan.ways[k].message] = true;
 	for (int i = 0; mandatory && i < p->n; i++)
 		if (!routed[i])
 			not_routed(p, i);
@@ -221,10 +143,10 @@ publish(Publish *p, bool mandatory)
 		v->null[MQ_COL_HEADERS] = false;
 		p->queues[i] = 0;
 	}
-	for (int i = 0; i < nstops; i++)
+	for (int i = 0; i < plan.nstops; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		insert(p, ways, &stops[i]);
+		insert(p, plan.ways, &plan.stops[i]);
 	}
 }
 

@@ -29,7 +29,7 @@
  * and each queue is reached once.  An exchange in which nothing matches, neither
  * queue nor exchange, hands on to its alternate.
  *
- * Between the route and the insert a binding may go: see mq_route_changes.
+ * Between the route and the insert a binding may go: see plan.c.
  */
 #include "route.h"
 

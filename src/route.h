@@ -15,9 +15,6 @@ typedef struct MqExchange MqExchange;
 #define MQ_MISSING_OK	1		/* no error if there is no such exchange */
 #define MQ_NOWAIT		2		/* 55P03 rather than wait for a lock */
 
-/* How often a route is sought anew before the last one counts (publish.c). */
-#define MQ_ROUTE_ROUNDS	5
-
 extern MqExchange *mq_exchange_find(const char *name, int flags);
 extern bool mq_exchange_may_publish(const MqExchange *x, Oid role);
 extern int	mq_route(MqExchange *x, const char *key, int len, Jsonb *headers,
