@@ -581,7 +581,11 @@ sub show
 }
 
 # Whether the order says nothing about this one.
-sub is_loose { my ($m) = @_; return $TOLERATE_DUE_ORDER && $m->{ready} && ($m->{mem} || $m->{released}) }
+sub is_loose
+{
+	my ($m) = @_;
+	return $m->{lock} || $TOLERATE_DUE_ORDER && $m->{ready} && ($m->{mem} || $m->{released});
+}
 
 # Whether a dequeue need not find this one, which it may have: the worker may be
 # writing its failure just now, which locks the row; or our own transaction has
