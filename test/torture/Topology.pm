@@ -22,6 +22,7 @@ our @graves = qw(g1 g2);
 our @exchanges = ([ 'rest', 'fanout' ], [ 'news', 'topic', 'rest' ], [ 'side', 'topic' ], [ 'graves', 'topic' ]);
 our @bindings = ([ 'news', 'xa', 'a.*' ], [ 'news', 'xa', 'a.#' ], [ 'news', 'xa', '*.b' ], [ 'news', 'xb', '#.b.#' ],
 	[ 'news', 'xd', '*.c.#' ], [ 'news', 'xd', '#.d.d' ], [ 'side', 'xb', 'a.*.c' ], [ 'side', 'xc', '#.c' ], [ 'side', 'xc', 'a.b.#' ],
+	[ 'side', 'xb', 'b.#' ], [ 'side', 'xc', '*.a.#' ],
 	[ 'rest', 'xe', '#' ], [ 'graves', 'g1', 'dead.#' ], [ 'graves', 'g2', '*.xd' ], [ 'graves', 'g2', '#.xd' ]);
 our @to_exchange = ([ 'news', 'side', '#.c' ], [ 'news', 'side', 'd.a.#' ], [ 'news', 'side', 'c.d.#' ]);
 our @churned = ('b.#', '*.a', 'd', '#.a.#');
