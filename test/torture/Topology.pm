@@ -30,7 +30,7 @@ our @churned = ('b.#', '*.a', 'd', '#.a.#');
 sub queue_options
 {
 	my ($queue) = @_;
-	return "backoff => '50 ms', max_attempts => 3, dead_letter => '', dead_letter_exchange => 'graves', dead_letter_key => 'dead.xd'"
+	return "max_attempts => 1, dead_letter => '', dead_letter_exchange => 'graves', dead_letter_key => 'dead.xd'"
 	  if $queue eq 'xd';
 	return "backoff => '0', max_attempts => 8";
 }
