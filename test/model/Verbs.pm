@@ -60,6 +60,8 @@ sub usable
 	{
 		my $q = queue($c, $name) or return 0;
 		return 0 if $tx && $q->{ddl} && $q->{ddl} == $tx;
+		# a transaction that was open by then may have the options of before
+		return 0 if $tx && ($q->{altered} // 0) > $tx->{n};
 	}
 	return 1;
 }
@@ -1119,6 +1121,7 @@ $VERB{alter_queue} = {
 				my $rate = $q->{opt}{rate_limit} // 0;
 				$c->{model}->need_dead_letters($set{dead_letter}) if defined $set{dead_letter};
 				$q->{has_archive} = 1 if defined $set{retain};
+				$q->{altered} = ++$c->{model}{txn};
 				push @{ $q->{was} }, { %{ $q->{opt} } };
 				@{ $q->{opt} }{ keys %set } = values %set;
 				my $new = $q->{opt}{rate_limit};
