@@ -205,7 +205,6 @@ $VERB{redrive} = {
 		foreach my $name (keys %n)
 		{
 			push @want, '53400' unless Model::fits(queue($c, $name), $n{$name});
-			push @want, '22023' if queue($c, $name)->{opt}{ordered} && grep { $_->{prio} } @m;
 		}
 		# with two reasons to fail it may be either
 		return wrong_error($res, (first { $_ eq ($res->{err} // '') } @want) // $want[0]) if $res->{err} || @want;
@@ -218,7 +217,7 @@ $VERB{redrive} = {
 		{
 			my $to = queue($c, origin($c, $op, $m));
 			Model::delete_row($tx, queue($c, $op->{q}), $m);
-			Model::insert($tx, $to, { %$m{qw(tag body headers prio key xd)}, id => undef, attempts => 0 }, 1);
+			Model::insert($tx, $to, { %$m{qw(tag body headers key xd)}, prio => $to->{opt}{ordered} ? 0 : $m->{prio}, id => undef, attempts => 0 }, 1);
 		}
 		return;
 	} };
@@ -247,13 +246,12 @@ $VERB{replay} = {
 		return wrong_error($res, '42704') unless $q->{has_archive};
 		my @m = grep { $_->{at}[0] >= $op->{since} } @{ $q->{archive} };
 		my @want;
-		push @want, '22023' if $q->{opt}{ordered} && grep { $_->{prio} } @m;
 		push @want, '53400' unless Model::fits($q, scalar @m);
 		return wrong_error($res, (first { $_ eq ($res->{err} // '') } @want) // $want[0]) if $res->{err} || @want;
 		return "$res->{rows}[0][0] replayed, not " . @m if $res->{rows}[0][0] != @m;
 		foreach my $m (@m)
 		{
-			my $new = row_of($q, { prio => $m->{prio} }, $m, undef, $t0, $t1);
+			my $new = row_of($q, { prio => $q->{opt}{ordered} ? 0 : $m->{prio} }, $m, undef, $t0, $t1);
 			@$new{qw(body xd)} = @$m{qw(body xd)};
 			delete $new->{dedup};
 			Model::insert($tx, $q, $new, 1);
