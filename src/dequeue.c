@@ -449,6 +449,13 @@ sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			t->look = MQ_LOOK_GONE;
 			t->early = true;
 			t->place = row.place;
+
+			/* it is due in its new place, and those behind it here may come after it there */
+			if (c->d->match == NULL && !(row.place.timed && row.place.ready_at > now))
+			{
+				keep_until = i + 1;
+				break;
+			}
 			continue;
 		}
 		if (!t->from_failed)
