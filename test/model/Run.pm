@@ -43,7 +43,7 @@ sub new
 	$maintenance //= connect_to('postgres', 'model');
 	if ($maintenance->selectrow_array('SELECT 1 FROM pg_prepared_xacts WHERE database = ?', undef, $o{database}))
 	{
-		my $left = connect_to($o{database}, 'left over');
+		my $left = connect_to($o{database}, 'leftover');
 		_end_prepared($left);
 		$left->disconnect;
 	}
@@ -477,7 +477,7 @@ sub judge
 		$res->{dropped} = $auto ? [ grep { !$there{$_} } map { $_->{id} // () } @{ $self->{model}{q}{ $op->{q} }{msgs} } ] : [ keys %there ];
 	}
 	my $wrong = $v->{apply}->($self->{c}, $op, $res, $t0, $t1);
-	return $wrong . $self->server_says($op) if $wrong;
+	return $wrong . $self->server_says($op, $res) if $wrong;
 	if ($res->{err})
 	{
 		$auto ? $m->rollback($s, $t0, $t1) : $m->failed($s, $t0, $t1);
@@ -492,9 +492,10 @@ sub judge
 # What the server has of the messages that an operation names; for people.
 sub server_says
 {
-	my ($self, $op) = @_;
+	my ($self, $op, $res) = @_;
 	my $ids = join ',', map { $_->{id} // () } Verbs::refs_of($self->{c}, $op);
-	return '' if $ids eq '';
+	my $got = $op->{queues} && $res->{rows} ? "\n    it returned " . join(', ', map { "$_->[1] of $_->[0]" } @{ $res->{rows} }) : '';
+	return $got if $ids eq '';
 	my $say = sub {
 		my ($what, $sql) = @_;
 		my $rows = eval { $self->{admin}->selectall_arrayref($sql) } // [];
@@ -504,7 +505,7 @@ sub server_says
 		my $d = $_;
 		map { $say->("$d->{m}{tag} in $_", "SELECT $ROW FROM " . table($_) . " m WHERE $Verbs::TAG = '$d->{m}{tag}'") } grep { $_ ne $d->{q} } sort keys %{ $self->{model}{q} }
 	} Verbs::refs_of($self->{c}, $op);
-	return $elsewhere . $say->('row', 'SELECT id, attempts, priority, key, extract(epoch FROM ready_at), last_error FROM ' . table($op->{q}) . " WHERE id IN ($ids)")
+	return $got . $elsewhere . $say->('row', 'SELECT id, attempts, priority, key, extract(epoch FROM ready_at), last_error FROM ' . table($op->{q}) . " WHERE id IN ($ids)")
 	  . $say->('lease', "SELECT id, state, receipt, pid, attempt, extract(epoch FROM leased_at), extract(epoch FROM lease_until) FROM mq.leases\$('"
 		  . table($op->{q}) . "') WHERE id IN ($ids)") . "\n    now " . Clock::now();
 }

@@ -79,6 +79,13 @@ SELECT is(mq.ack_batch('od', array_agg(id), array_agg(receipt)), 2, 'all lanes a
 UPDATE mq.q_od SET priority = 5 WHERE body = '"lowered"';
 SELECT results_eq('SELECT body FROM pg_temp.drain(100)', $$ VALUES ('lowered'), ('2'), ('3') $$, '... one whose priority is lowered comes before what follows it in the same batch');
 DROP TABLE ahead;
+-- A retry whose time is taken away takes its place by id, also when others have been read ahead.
+SELECT mq.enqueue('od', '1', deliver_at => now() - interval '1 minute') \g /dev/null
+SELECT count(*) FROM mq.enqueue_batch('od', '{2,3,4}') \g /dev/null
+SELECT mq.release('od', id, receipt) FROM mq.dequeue('od', 2) WHERE body = '1' \g /dev/null
+UPDATE mq.q_od SET ready_at = NULL WHERE body = '1';
+SELECT is((SELECT array_agg(body) FROM mq.dequeue('od', 3)), '{1,3,4}', 'an UPDATE to no time: by id again');
+DELETE FROM mq.q_od;
 
 -- A hundred thousand in one batch, drained in order.
 SELECT is((SELECT count(*) FROM mq.enqueue_batch('od', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 100000) i))), 100000::bigint, 'a batch of 100,000');
