@@ -153,16 +153,10 @@ sub origin
 	return $q && $q->{opt}{dead_letter} eq $op->{q} ? $name : undef;
 }
 
-sub redrivable
-{
-	my ($c, $op) = @_;
-	return sort { $a->{id} <=> $b->{id} } grep { defined $_->{id} && defined origin($c, $op, $_) } unleased($c, $op);
-}
-
 sub redriven
 {
 	my ($c, $op) = @_;
-	my @m = redrivable($c, $op);
+	my @m = sort { $a->{id} <=> $b->{id} } grep { defined $_->{id} && defined origin($c, $op, $_) } unleased($c, $op);
 	$#m = $op->{max} - 1 if defined $op->{max} && @m > $op->{max};
 	return @m;
 }
@@ -210,9 +204,6 @@ $VERB{redrive} = {
 		return wrong_error($res, (first { $_ eq ($res->{err} // '') } @want) // $want[0]) if $res->{err} || @want;
 		return "$res->{rows}[0][0] redriven, not " . @m if $res->{rows}[0][0] != @m;
 		touch($c, $tx, $op->{q}, keys %n);
-		# the others are locked as well
-		my %moved = map { $_ => 1 } @m;
-		Model::lock_row($tx, queue($c, $op->{q}), $_, 1) foreach grep { !$moved{$_} && !$_->{lock} && !$_->{ins} } redrivable($c, $op);
 		foreach my $m (@m)
 		{
 			my $to = queue($c, origin($c, $op, $m));
