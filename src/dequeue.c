@@ -151,6 +151,7 @@ open_lease(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 	record->id = l->id;
 	record->receipt = c->receipt;
 	record->handed_out = false;
+	record->dropped = c->drop;
 	record->settled = false;
 	record->sub = GetCurrentSubTransactionId();
 	t->lease = l;
@@ -1111,7 +1112,7 @@ mq_handed_out(Oid relid)
 	MqTouch    *t = mq_xact_touched(relid);
 
 	for (int i = t ? t->claims.n - 1 : -1; i >= 0 && !t->claims.a[i].handed_out; i--)
-		t->claims.a[i].handed_out = true;
+		t->claims.a[i].handed_out = !t->claims.a[i].dropped;
 }
 
 /* Says that messages were dropped for good, once a second and session. */

@@ -374,7 +374,8 @@ undo(MqTouch *t, SubTransactionId sub)
 		else
 		{
 			mq_return_claim(q, c->lease);
-			mq_throttle_give(q, 1);
+			if (!c->dropped)
+				mq_throttle_give(q, 1);
 			nready++;
 		}
 	}
@@ -558,6 +559,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 		dlist_foreach_modify(iter, pass == 0 ? &q->leases : &q->failed)
 		{
 			MqLease    *l = dlist_container(MqLease, node, iter.cur);
+			bool		dropped;
 
 			if (l->gone_xid == p->xid && TransactionIdIsValid(p->xid))
 			{
@@ -571,6 +573,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 			if (l->xid != p->xid || !TransactionIdIsValid(l->xid))
 				continue;
 			l->xid = InvalidTransactionId;
+			dropped = l->state == MQ_LEASE_SETTLING && l->verb == MQ_DROP;
 			if (l->state == MQ_LEASE_SETTLING)
 			{
 				if (committed)
@@ -602,6 +605,8 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 				}
 				if (committed)
 					mq_lease_hold(l, mq_steady());
+				else if (dropped)
+					mq_return_claim(q, l);	/* it was no delivery */
 				else
 					mq_lease_fail(l, MQ_REASON_ABORT);
 				nready++;

@@ -57,6 +57,7 @@ typedef struct MqClaim
 	int64		id;
 	int64		receipt;
 	bool		handed_out;		/* the dequeue returned it to its caller */
+	bool		dropped;		/* taken by a producer to make room: no delivery */
 	bool		settled;		/* an MqSettle of this transaction decides */
 	SubTransactionId sub;
 } MqClaim;
