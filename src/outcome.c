@@ -398,8 +398,11 @@ undo(MqTouch *t, SubTransactionId sub)
 		else
 		{
 			mq_return_claim(q, c->lease);
-			given++;
-			before = Min(before, c->tokens);
+			if (!c->dropping)	/* what makes room takes no token */
+			{
+				given++;
+				before = Min(before, c->tokens);
+			}
 			nready++;
 		}
 	}

@@ -294,8 +294,11 @@ sub fail
 	$m->{err} = $ERROR{$why};
 	$m->{ready} = [ $t0 + $lo, $t1 + $hi ];
 	$m->{dying} = 'attempts' if spent($q, $m->{attempts});
-	$m->{dying} = 'expired' if $m->{exp} && $m->{exp}[1] <= $t1;
+	$m->{dying} = 'expired' if expired($m, $t1);
 }
+
+# Whether it has to go for its age; if somebody holds its row, he may give it more time.
+sub expired { my ($m, $now) = @_; return $m->{exp} && $m->{exp}[1] <= $now && !$m->{lock} && !$m->{del} }
 
 sub spent { my ($q, $n) = @_; return $q->{opt}{max_attempts} > 0 && $n >= $q->{opt}{max_attempts} }
 
@@ -440,7 +443,7 @@ sub pass
 				$m->{unnoticed} = 1;
 				$n++;
 			}
-			elsif (!$l && !$m->{dying} && !$m->{ins} && $m->{exp} && $m->{exp}[1] <= $now)
+			elsif (!$l && ($m->{dying} // '') ne 'expired' && !$m->{ins} && expired($m, $now))
 			{
 				$m->{dying} = 'expired';
 				$n++;

@@ -315,11 +315,14 @@ sub compare
 {
 	my ($self) = @_;
 	my $m = $self->{model};
-	my $wrong = $self->rest;
-	return $wrong if $wrong;
-	$self->settle_time;
+	my $wrong;
+	do
+	{
+		$wrong = $self->rest // $self->collect;
+		return $wrong if $wrong;
+	} while ($self->settle_time);
 
-	my (%got, %want);
+	my %got;
 	foreach my $r (@{ $self->{admin}->selectall_arrayref(
 				'SELECT queue, id, receipt, attempt, lease_until IS NULL, consumer, extract(epoch FROM lease_until)::float8 FROM mq.in_flight') })
 	{

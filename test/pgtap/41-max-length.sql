@@ -116,6 +116,28 @@ SELECT mq.enqueue('mn', '1') \g /dev/null
 SELECT mq.enqueue('mn', '2') \g /dev/null
 SELECT mq.enqueue('mn', '3') \g /dev/null
 SELECT results_eq('SELECT body FROM mq.q_mn', $$VALUES ('3'::jsonb)$$, 'without dead letters they are gone');
+-- What a producer drops is no delivery, whatever becomes of its transaction.
+SELECT mq.create_queue('mt', max_length => 3, overflow => 'drop_head', backoff => '0', rate_limit => 0.001);
+SELECT count(*) FROM mq.enqueue_batch('mt', '{1,2,3}') \g /dev/null
+SELECT mq.ack(m) FROM mq.dequeue('mt') m \g /dev/null
+SELECT mq.enqueue('mt', '4') \g /dev/null
+BEGIN;
+SELECT count(*) FROM mq.enqueue_batch('mt', '{5,6}') \g /dev/null
+ROLLBACK;
+SELECT is((SELECT count(*) FROM mq.dequeue('mt', 3)), 0::bigint, 'a rollback of it allows none that the rate does not');
+SELECT mq.alter_queue('mt', unset => '{rate_limit}');
+BEGIN;
+SELECT mq.enqueue('mt', '5') \g /dev/null
+SELECT body FROM mq.dequeue('mt') \g /dev/null
+ROLLBACK;
+SELECT results_eq($$SELECT body, attempt FROM mq.dequeue('mt', 3) ORDER BY body$$, $$VALUES ('2'::jsonb, 1), ('3', 2), ('4', 1)$$, 'a dequeue after it counts what it delivered');
+SELECT mq.release('mt', id, receipt) FROM mq.in_flight WHERE queue = 'mt' AND attempt = 1 \g /dev/null
+BEGIN;
+SELECT mq.enqueue_batch('mt', '{5,6}') \g /dev/null
+PREPARE TRANSACTION 'mqt_drop';
+ROLLBACK PREPARED 'mqt_drop';
+SELECT results_eq($$SELECT body, attempt FROM mq.dequeue('mt', 3) ORDER BY body$$, $$VALUES ('2'::jsonb, 1), ('4', 1)$$, 'nor does ROLLBACK PREPARED count');
+
 -- A table with objects of its owner's.
 CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
 CREATE TRIGGER nothing AFTER INSERT ON mq.q_mn FOR EACH ROW EXECUTE FUNCTION nothing();
