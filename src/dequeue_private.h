@@ -24,6 +24,7 @@ typedef struct Taken
 	MqLook		look;
 	bool		from_failed;
 	bool		early;			/* its time has not come: place says when */
+	bool		put_off;		/* failed, and its row says so since */
 	bool		back;			/* it goes back where it was */
 	bool		ours;			/* a failed one that this transaction has written */
 	bool		expired;

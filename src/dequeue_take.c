@@ -341,7 +341,7 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			keep_until = i;
 			break;
 		}
-		t->early = t->back = t->expired = t->ours = false;
+		t->early = t->back = t->expired = t->ours = t->put_off = false;
 		t->look = mq_row_look(&c->reader, t->id, &t->tid, &row, &t->holder);
 
 		/* found by match, it may still be on a list: what holds it is not noted */
@@ -387,6 +387,14 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 				moved_lane = mq_place_lane(&row.place);
 				moved_pos = mq_place_pos(&row.place);
 			}
+			continue;
+		}
+		/* an UPDATE has put off what failed meanwhile, and is not known here yet or was prepared */
+		if (t->from_failed && row.place.timed && row.place.ready_at > now)
+		{
+			t->look = MQ_LOOK_GONE;
+			t->put_off = true;
+			t->place = row.place;
 			continue;
 		}
 		if (!t->from_failed)
@@ -483,6 +491,8 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		{
 			if (t->from_failed && (t->look == MQ_LOOK_HELD || t->ours))
 				mq_lease_put_back(l, mq_time_add(now, HELD_PAUSE));
+			else if (t->put_off)
+				mq_lease_put_off(l, t->place.ready_at);
 			else if (t->look == MQ_LOOK_HELD)
 			{
 				mq_count_leased(q, l->ready_at, -1);

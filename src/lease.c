@@ -394,6 +394,14 @@ mq_lease_put_back(MqLease *l, TimestampTz until)
 	mq_lease_mirror(l);
 }
 
+/* The same when its row has got another time, from which on it may be tried again. */
+void
+mq_lease_put_off(MqLease *l, TimestampTz ready_at)
+{
+	l->ready_at = l->due = ready_at;
+	mq_lease_put_back(l, DT_NOBEGIN);
+}
+
 /* A FAILED entry is delivered again. */
 void
 mq_lease_reopen(MqLease *l)

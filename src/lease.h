@@ -16,6 +16,7 @@ extern void mq_lease_hold(MqLease *l, TimestampTz steady);
 extern void mq_lease_fail(MqLease *l, MqReason reason, TimestampTz now);
 extern void mq_lease_mirror(MqLease *l);
 extern void mq_lease_put_back(MqLease *l, TimestampTz until);
+extern void mq_lease_put_off(MqLease *l, TimestampTz ready_at);
 extern void mq_lease_set_timer(MqLease *l);
 extern void mq_lease_clear_timer(MqLease *l);
 extern void mq_lease_reopen(MqLease *l);

@@ -184,7 +184,12 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts,
 								expired ? "expired" : "attempts", error, true);
 		else
+		{
+			/* an UPDATE may have put it off since */
+			if (row.place.timed && row.place.ready_at > mq_now())
+				c->due = row.place.ready_at;
 			ok = mq_row_fail(&r, c->id, &row.place.tid, c->attempts, c->due, error);
+		}
 		heap_freetuple(row.tuple);
 		if (!ok)
 		{

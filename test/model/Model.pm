@@ -233,11 +233,21 @@ sub lock_row
 	$m->{lockonly} = $only;
 	$m->{change} = $change;
 	did($tx, sub {
+			my ($t0, $t1) = @_;
 			return if $m->{gone};
 			@$m{qw(lock change)} = ();
 			my %new = %{ $change // {} };
-			# a failure meanwhile is written after it, with its own time
-			$m->{mem}{ready} = delete $new{ready} if $m->{mem} && exists $new{ready};
+			# it comes after a failure meanwhile: another time than the row had is when
+			# it is due; who ends a prepared one knows the row only, and goes by it if it
+			# says later
+			if ($m->{mem} && exists $new{ready})
+			{
+				my ($was, $now) = ($m->{mem}{ready}, delete $new{ready});
+				my $other = $tx->{prepared} ? $now && $now->[0] > $t1
+				  : !!$was != !!$now || $was && ($was->[0] > $now->[1] || $was->[1] < $now->[0]);
+				$m->{mem}{ready} = $now;
+				$new{ready} = $now // [ $t0, $t1 ] if $other;
+			}
 			@$m{ keys %new } = values %new;
 			unlocked($q);
 		}, sub { @$m{qw(lock change)} = (); unlocked($q) });
@@ -371,15 +381,16 @@ sub settle
 	{
 		my ($lo, $hi) = defined $arg{delay} ? ($arg{delay}) x 2 : backoff($q, $attempts);
 		my $err = $arg{reason} // ($m->{mem} ? [ undef, $m->{err} ] : undef);
-		$m->{lock} = $tx;
-		$m->{lockonly} = 0;
+		# the transaction may have locked it at a level that is not undone
+		my @before = @$m{qw(lock lockonly)};
+		@$m{qw(lock lockonly)} = ($tx, 0);
 		did($tx,
 			sub {
 				return unless _has($m, $l);
 				@$m{qw(lease lock mem attempts err)} = (undef, undef, undef, $attempts, $err);
 				$m->{ready} = [ $t0 + $lo, $t1 + $hi ];
 			},
-			sub { $m->{lock} = undef; unlocked($q); $free->() });
+			sub { @$m{qw(lock lockonly)} = @before; unlocked($q); $free->() });
 	}
 	else
 	{
@@ -492,6 +503,9 @@ sub tokens
 	return ($n->($t0, $q->{full}[1]), $n->($t1, $q->{full}[0]));
 }
 
+# What a producer drops to make room is taken from consumers, but no delivery.
+sub is_delivered { my ($m) = @_; return $m->{lease} && !$m->{lease}{dropping} }
+
 # How many more the queue's limits allow: at least, at most.
 sub room
 {
@@ -500,7 +514,7 @@ sub room
 	($lo, $hi) = tokens($q, $t0, $t1) if $q->{opt}{rate_limit};
 	if (defined $q->{opt}{max_in_flight})
 	{
-		my $slots = max(0, $q->{opt}{max_in_flight} - grep { $_->{lease} } @{ $q->{msgs} });
+		my $slots = max(0, $q->{opt}{max_in_flight} - grep { is_delivered($_) } @{ $q->{msgs} });
 		$lo = min($lo, $slots);
 		$hi = min($hi, $slots);
 	}
@@ -559,7 +573,7 @@ sub deliverable
 			my $k = $m->{key};
 			$held{$k} = $m if $m->{lease} || $m->{mem};
 			next if $m->{del} && $tx && $m->{del} == $tx || $m->{exp} && $m->{exp}[1] <= $now;
-			$first{$k} = $m if !$first{$k} || $m->{id} < $first{$k}{id};
+			$first{$k} = $m if !$first{$k} || ($m->{id} // 1e18) < ($first{$k}{id} // 1e18);
 		}
 		@free = grep { my $k = $_->{key}; !defined $k || $first{$k} == $_ && (!$held{$k} || $held{$k} == $_) } @free;
 	}
@@ -595,6 +609,14 @@ sub is_loose
 # locked it, and others have put it aside until that ends.
 sub may_be_missed { my ($m) = @_; return $m->{mem} || $m->{lock} }
 
+# Nor one that waits for its key behind what this transaction itself is deleting.
+sub waits_for_own
+{
+	my ($q, $m, $tx) = @_;
+	return $q->{opt}{ordered} && defined $m->{key}
+	  && grep { defined $_->{key} && $_->{key} eq $m->{key} && $_->{del} && $_->{del} == $tx } @{ $q->{msgs} };
+}
+
 # Judges what a dequeue returned from one queue: undef, or what is wrong.  Says by
 # reference whether the batch has to be at its end.
 sub judge_delivery
@@ -629,7 +651,7 @@ sub judge_delivery
 	}
 	unlocked($q) if grep { $_->{mem} } @free;
 	return if $$ended;
-	@free = grep { !may_be_missed($_) } @free;
+	@free = grep { !may_be_missed($_) && !waits_for_own($q, $_, $tx) } @free;
 	if (@free && $n < min($lo, $most))
 	{
 		my $next = $free[0];
@@ -656,6 +678,8 @@ sub length_of
 	}
 	return $n;
 }
+
+sub drops { my ($q) = @_; return defined $q->{opt}{max_length} && $q->{opt}{overflow} eq 'drop_head' }
 
 # What an enqueue of n messages has to drop for them: (how many at least, how
 # many are wanted), or nothing if it has to fail.

@@ -22,6 +22,7 @@ sub connect_to
 	my $dbh = DBI->connect("dbi:Pg:dbname=$database;application_name=$name", '', '',
 		{ RaiseError => 1, PrintError => 0, PrintWarn => 0, AutoCommit => 1, pg_server_prepare => 0 });
 	$dbh->do('SET client_min_messages = error');
+	$dbh->do('SET statement_timeout = ' . 3000 * $PATIENCE);
 	return $dbh;
 }
 
@@ -332,11 +333,10 @@ sub compare
 	{
 		my $q = $m->{q}{$name};
 		$wrong = $self->look($name, 1) and return $wrong;
-		foreach my $msg (grep { $_->{lease} && !$_->{gone} } @{ $q->{msgs} })
+		foreach my $msg (grep { Model::is_delivered($_) } @{ $q->{msgs} })
 		{
 			my $l = $msg->{lease};
 			my $r = delete $got{"$name $msg->{id}"} or return "message $msg->{id} of $name is not in flight";
-			next if $l->{receipt} < 0;
 			return "message $msg->{id} of $name has receipt $r->[2], not $l->{receipt}" if $r->[2] != $l->{receipt};
 			return "message $msg->{id} of $name is on attempt $r->[3]" if $r->[3] != $msg->{attempts} + 1;
 			return "message $msg->{id} of $name has consumer $r->[5]" if $r->[5] ne $l->{consumer};
@@ -371,9 +371,10 @@ sub compare_stats
 			my $exact = pop @got;
 			my $q = $self->{model}{q}{$name} or next;
 			my @m = grep { !$_->{ins} } @{ $q->{msgs} };
-			my $leased = grep { $_->{lease} } @m;
+			my $leased = grep { Model::is_delivered($_) } @m;
+			my $dropped = grep { $_->{lease} && $_->{lease}{dropping} } @m;
 			my $delayed = grep { !$_->{lease} && ($_->{mem} || $_->{ready} && $_->{ready}[0] > $now) } @m;
-			my @want = (@m - $leased - $delayed, $delayed, $leased);
+			my @want = (@m - $leased - $dropped - $delayed, $delayed, $leased);
 			# what has to die and is locked by somebody is counted here or there
 			next if grep { $_->{dying} } @m;
 			$wrong = "mq.stats of $name says ready, delayed, in_flight: @got" . ($exact ? '' : ' (not exact)') . ", not @want"
@@ -469,10 +470,12 @@ sub judge
 	my $v = $Verbs::VERB{ $op->{k} };
 	my $s = $op->{s};
 
+	push @{ $self->{log} }, "    -- s$s got " . ($res->{err} // join(', ', map { "$_->[1] of $_->[0]" } @{ $res->{rows} }) || 'nothing')
+	  if $op->{queues} || $res->{err};
 	return $v->{apply}->($self->{c}, $op, $res, $t0, $t1) if $v->{control} && $op->{k} ne 'time_passes';
 	my $auto = !$m->tx($s);
 	$m->begin($s) if $auto;
-	if ($v->{drops} && !$res->{err} && (Model::places($self->{model}{q}{ $op->{q} }, scalar @{ $op->{msgs} }))[1])
+	if ($v->{drops} && !$res->{err} && Model::drops($m->{q}{ $op->{q} }))
 	{
 		# in an open transaction they are leased to it, by no consumer
 		my %there = map { $_->[0] => 1 } @{ $self->{admin}->selectall_arrayref($auto
@@ -575,6 +578,7 @@ sub step
 	{
 		$op->{called} = [ $t0, $t0 + 2 ];
 		$op->{blocker} = Verbs::dedup_holder($c, $op) if $op->{k} eq 'enqueue';
+		$dbh->do('SET statement_timeout = 0');
 		$op->{sth} = $dbh->prepare($sql[0], { pg_direct => 1, pg_async => PG_ASYNC });
 		$op->{sth}->execute;
 		$c->{busy}{$s} = $op;
@@ -600,7 +604,7 @@ sub step
 		# a prepared transaction's end is met by whoever comes next
 		$self->retire($_) foreach @touched;
 		my $t1 = Clock::now();
-		$dbh->do("SET application_name = 's$s'"), $dbh->do('SET client_min_messages = error') if $op->{k} eq 'discard_all';
+		$dbh->do("SET application_name = 's$s'; SET client_min_messages = error") if $op->{k} eq 'discard_all';
 		$wrong = $self->judge($op, $res, $t0, $t1) and return $wrong;
 		while (my $n = $dbh->pg_notifies)
 		{
@@ -610,13 +614,21 @@ sub step
 	$self->settle_time;
 	$wrong = $self->collect and return $wrong;
 
-	# dead messages are moved by the worker when it comes to it; so that all know where they are:
-	my @dying = grep { my $q = $_; grep { $_->{dying} } @{ $m->{q}{$q}{msgs} } } sort keys %{ $m->{q} };
+	my @dying = $self->dying;
 	my @failed = grep { my $q = $_; grep { $_->{mem} && ($op->{rest} || $m->{q}{$q}{opt}{ordered} || $_->{unnoticed}) } @{ $m->{q}{$q}{msgs} } } sort keys %{ $m->{q} };
 	$wrong = $self->rest(@dying, @failed) if @dying || @failed;
 	return $wrong if $wrong;
 	$wrong = $self->learn_ids and return $wrong;
 	return $self->collect;
+}
+
+# Queues with dead messages: they are moved by the worker when it comes to it, and
+# all have to know where they are.
+sub dying
+{
+	my ($self) = @_;
+	my $queues = $self->{model}{q};
+	return grep { grep { $_->{dying} } @{ $queues->{$_}{msgs} } } sort keys %$queues;
 }
 
 # Before an operation that sees rows as they are.
@@ -628,13 +640,15 @@ sub before
 	my $v = $Verbs::VERB{ $op->{k} };
 	$self->settle_time;
 	my $wrong = $self->collect;
+	my @dying = $self->dying;
+	$wrong //= $self->rest(@dying) if @dying;
 	return $wrong if $wrong;
 	$wrong = $self->rest(@names) if @names && ($v->{settled} || $v->{drops} && grep { defined $m->{q}{$_}{opt}{max_length} } @names);
 
 	return $wrong if $wrong;
 
 	# what is due and when the row says so: the order depends on it
-	if ($op->{queues} || $v->{drops} && defined $m->{q}{ $op->{q} }{opt}{max_length})
+	if ($op->{queues} || $v->{drops} && Model::drops($m->{q}{ $op->{q} }))
 	{
 		foreach my $name (@names)
 		{

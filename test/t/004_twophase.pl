@@ -200,5 +200,21 @@ stop_and_start($node, 'fast');
 $node->safe_psql('postgres', q{COMMIT PREPARED 'y'});
 wait_until($node, q{SELECT exact AND ready = 1 FROM mq.stats WHERE queue = 'counted'}, 'a prepared DELETE over a clean restart is counted');
 
+# A prepared UPDATE puts a message off; what failed meanwhile, known to memory only,
+# follows it: for who dequeues at once, and for the worker that writes the failure.
+for my $q ('off', 'off_too')
+{
+	my $receipt = $node->safe_psql('postgres',
+		"SELECT mq.create_queue('$q', backoff => '0', lease => '1 hour'), mq.enqueue('$q') \\g /dev/null\nSELECT receipt FROM mq.dequeue('$q')");
+	$node->safe_psql('postgres', qq{
+BEGIN; UPDATE mq.q_$q SET ready_at = now() + '1 hour'; PREPARE TRANSACTION '$q';
+SELECT mq.extend('$q', 1, $receipt, '1 ms')});
+	wait_until($node, qq{SELECT count(*) = 0 FROM mq.in_flight WHERE queue = '$q'}, "$q: the lease has ended");
+	is($node->safe_psql('postgres', qq{COMMIT PREPARED '$q'} . ($q eq 'off' ? qq{; SELECT id FROM mq.dequeue('$q')} : '')),
+		'', "$q: put off");
+	wait_until($node, qq{SELECT attempts = 1 FROM mq.q_$q}, "$q: the failure is written");
+	is($node->safe_psql('postgres', qq{SELECT ready_at > now() + interval '50 min' FROM mq.q_$q}), 't', "$q: for later");
+}
+
 $node->stop;
 done_testing();

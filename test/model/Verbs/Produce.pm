@@ -58,7 +58,7 @@ sub can_enqueue
 	my ($c, $op) = @_;
 	return 0 unless usable($c, $op, $op->{q});
 	my $q = queue($c, $op->{q});
-	return 0 if defined $q->{opt}{max_length} && $q->{opt}{overflow} eq 'drop_head' && grep { $_->{mem} } @{ $q->{msgs} };
+	return 0 if Model::drops($q) && grep { $_->{mem} } @{ $q->{msgs} };
 	if (dedup_holder($c, $op))
 	{
 		# one waits, alone and in a queue that has no other reason to refuse
@@ -149,7 +149,7 @@ sub make_room
 	}
 	foreach my $m (@gone)
 	{
-		$m->{lease} = { receipt => -1, state => 'open', tx => $tx };
+		$m->{lease} = { receipt => -1, state => 'open', tx => $tx, dropping => 1 };
 		Model::did($tx, sub { }, sub { $m->{lease} = undef });
 		$c->{model}->settle($tx, $q, $m, 'drop', t0 => $t0, t1 => $t1);
 	}

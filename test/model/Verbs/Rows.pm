@@ -179,9 +179,8 @@ $VERB{redrive} = {
 		$n{ origin($c, $op, $_) }++ foreach redriven($c, $op);
 		foreach my $name (keys %n)
 		{
-			my $o = queue($c, $name)->{opt};
-			return 0 if !usable($c, $op, $name) || defined $o->{max_length} && $o->{overflow} eq 'drop_head'
-			  || $o->{ordered} && keys %n > 1;
+			my $to = queue($c, $name);
+			return 0 if !usable($c, $op, $name) || Model::drops($to) || $to->{opt}{ordered} && keys %n > 1;
 		}
 		return 1;
 	},
@@ -225,7 +224,7 @@ $VERB{replay} = {
 		my ($c, $op) = @_;
 		return 0 unless usable($c, $op, $op->{q});
 		my $q = queue($c, $op->{q});
-		return 0 if defined $q->{opt}{max_length} && $q->{opt}{overflow} eq 'drop_head';
+		return 0 if Model::drops($q);
 		$op->{since} = $c->{marks}[ -$op->{marks} ] // 0;
 		return (grep { $_->{at}[0] >= $op->{since} } @{ $q->{archive} }) <= 20;
 	},
