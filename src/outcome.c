@@ -161,12 +161,71 @@ mq_outcome_want_notify(MqQueue *q, int64 ready_before)
 	mq_worker_poke(q->notified + 50 * 1000);
 }
 
-/* The lowest of the new rows that are delivered by id. */
+/* A row that leaves the table, for void_moves. */
+typedef struct Leaving
+{
+	int64		id;
+	MqGone	   *gone;			/* NULL: by settling its delivery */
+	bool		met;
+	bool		is_new;
+} Leaving;
+
+static int
+leaving_cmp(const void *a, const void *b)
+{
+	int64		x = ((const Leaving *) a)->id;
+	int64		y = ((const Leaving *) b)->id;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * A row that was written anew and then deleted or settled never comes to its new
+ * place: it leaves the first one.  Before the commit, since this allocates.
+ */
+static void
+void_moves(MqTouch *t)
+{
+	Leaving    *leaving;
+	int			n = 0;
+
+	if (t->moves.n == 0 || t->gone.n + t->settles.n == 0)
+		return;
+	leaving = palloc0(sizeof(Leaving) * (t->gone.n + t->settles.n));
+	for (int i = 0; i < t->gone.n; i++)
+	{
+		leaving[n].id = t->gone.a[i].was.id;
+		leaving[n++].gone = &t->gone.a[i];
+	}
+	for (int i = 0; i < t->settles.n; i++)
+		if (t->settles.a[i].row_gone && t->settles.a[i].verb != MQ_RELEASE)
+			leaving[n++].id = t->settles.a[i].id;
+	qsort(leaving, n, sizeof(Leaving), leaving_cmp);
+	for (int i = 0; n > 0 && i < t->moves.n; i++)
+	{
+		MqMove	   *m = &t->moves.a[i];
+		Leaving    *l = bsearch(&(Leaving) {.id = m->place.id}, leaving, n, sizeof(Leaving), leaving_cmp);
+
+		if (l == NULL)
+			continue;
+		if (!l->met)
+		{
+			l->met = true;
+			l->is_new = m->is_new;
+			if (l->gone && !m->is_new)
+				l->gone->was = m->was;
+		}
+		m->is_void = !l->is_new;
+	}
+	pfree(leaving);
+}
+
 static void
 precommit(MqTouch *t)
 {
-	int64		lowest = 0;
+	int64		lowest = 0;		/* of the new rows that are delivered by id */
 
+	void_moves(t);
 	if (t->fresh.n > 0)
 		lowest = t->fresh.a[0].lo;
 	for (int i = 0; i < t->moves.n; i++)
@@ -255,8 +314,11 @@ commit(MqTouch *t, TransactionId xid)
 		gone_commit(q, &t->gone.a[i]);
 	for (int i = 0; i < t->moves.n; i++)
 	{
-		int			n = move_commit(q, &t->moves.a[i], now);
+		int			n;
 
+		if (t->moves.a[i].is_void)
+			continue;
+		n = move_commit(q, &t->moves.a[i], now);
 		nready += n;
 		if (n == 0 && t->moves.a[i].place.timed)
 			first_event = Min(first_event, mq_steady_of(t->moves.a[i].place.ready_at));

@@ -116,6 +116,7 @@ mq_xact_note_new(MqTouch *t, const MqPlace *place)
 	m = &t->moves.a[t->moves.n++];
 	m->place = *place;
 	m->is_new = m->new_to_key = true;
+	m->is_void = false;
 	m->sub = GetCurrentSubTransactionId();
 }
 
@@ -127,7 +128,7 @@ mq_xact_note_move(MqTouch *t, const MqPlace *was, const MqPlace *place)
 	mq_array_reserve(t->moves, 1);
 	m = &t->moves.a[t->moves.n++];
 	m->place = *place;
-	m->is_new = m->new_to_key = false;
+	m->is_new = m->new_to_key = m->is_void = false;
 	m->was = *was;
 	m->sub = GetCurrentSubTransactionId();
 }

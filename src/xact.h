@@ -26,6 +26,7 @@ typedef struct MqMove
 	MqPlace		place;			/* where it stands after the commit */
 	bool		is_new;
 	bool		new_to_key;		/* walks of its key may have passed it */
+	bool		is_void;		/* the row was there before, and is gone again */
 	MqPlace		was;			/* !is_new: where it stood */
 	SubTransactionId sub;
 } MqMove;

@@ -26,12 +26,6 @@ use warnings;
 
 use List::Util qw(min max first);
 
-# Two faults of the order of delivery are being mended: failures known only to
-# memory are taken by their due time before rows of the same lane, whatever
-# their priority among themselves; and rows of a due lane may change places when
-# somebody who held one ends.  Messages concerned may come in any order.
-our $TOLERATE_DUE_ORDER = 1;
-
 # What this model falsely believes, to see that a run then fails:
 #   lifo      what is fresh comes latest first
 #   rollback  a rollback costs no attempt
@@ -43,10 +37,12 @@ our %ERROR = (
 	lease => 'the lease ended without an ack',
 	session => "the consumer's session ended");
 
+# is_written says whether the row of a message known to memory has meanwhile been
+# written, so that the worker may have had it in hand.
 sub new
 {
-	my ($class) = @_;
-	return bless { q => {}, tx => {}, prepared => {}, txn => 0 }, $class;
+	my ($class, $is_written) = @_;
+	return bless { q => {}, tx => {}, prepared => {}, txn => 0, is_written => $is_written }, $class;
 }
 
 # ---------------------------------------------------------------- queues
@@ -223,7 +219,7 @@ sub delete_row
 {
 	my ($tx, $q, $m) = @_;
 	$m->{del} = $tx;
-	did($tx, sub { remove($q, $m) }, sub { $m->{del} = undef; unlocked($q) });
+	did($tx, sub { remove($q, $m) }, sub { $m->{del} = undef });
 }
 
 sub lock_row
@@ -249,19 +245,11 @@ sub lock_row
 				$new{ready} = $now // [ $t0, $t1 ] if $other;
 			}
 			@$m{ keys %new } = values %new;
-			unlocked($q);
-		}, sub { @$m{qw(lock change)} = (); unlocked($q) });
+		}, sub { @$m{qw(lock change)} = () });
 }
 
 # A message as the transaction sees it that has updated it.
 sub updated { my ($m) = @_; return { %$m, %{ $m->{change} // {} } } }
-
-# Rows of a due lane may change places when a holder of one ends: see above.
-sub unlocked
-{
-	my ($q) = @_;
-	$_->{released} = 1 foreach grep { $_->{ready} } @{ $q->{msgs} };
-}
 
 sub claim
 {
@@ -364,7 +352,7 @@ sub settle
 		my $archive = defined $q->{opt}{retain} ? $q->{archive} : undef;
 		did($tx,
 			sub { return if $m->{gone}; remove($q, $m); push @$archive, $keep if $archive },
-			sub { $m->{del} = undef; unlocked($q); $free->() });
+			sub { $m->{del} = undef; $free->() });
 	}
 	elsif ($verb eq 'release')
 	{
@@ -390,7 +378,7 @@ sub settle
 				@$m{qw(lease lock mem attempts err)} = (undef, undef, undef, $attempts, $err);
 				$m->{ready} = [ $t0 + $lo, $t1 + $hi ];
 			},
-			sub { @$m{qw(lock lockonly)} = @before; unlocked($q); $free->() });
+			sub { @$m{qw(lock lockonly)} = @before; $free->() });
 	}
 	else
 	{
@@ -400,7 +388,7 @@ sub settle
 		$m->{del} = $tx;
 		($dead, $letter) = $self->dead_letter($q, $m, $reason, $attempts, $err, $t0, $t1);
 		insert($tx, $dead, $letter, 0) if $dead;
-		did($tx, sub { remove($q, $m) }, sub { $m->{del} = undef; unlocked($q); $free->() });
+		did($tx, sub { remove($q, $m) }, sub { $m->{del} = undef; $free->() });
 	}
 }
 
@@ -594,14 +582,7 @@ sub show
 {
 	my ($m) = @_;
 	return join ' ', "priority $m->{prio}", $m->{ready} ? 'due ' . join('..', map { sprintf '%.6f', $_ } $m->{ready}[0] == $m->{ready}[1] ? $m->{ready}[0] : @{ $m->{ready} }) : (),
-	  "attempts $m->{attempts}", map { $m->{$_} ? "[$_]" : () } qw(mem released);
-}
-
-# Whether the order says nothing about this one.
-sub is_loose
-{
-	my ($m) = @_;
-	return $m->{lock} || $TOLERATE_DUE_ORDER && $m->{ready} && ($m->{mem} || $m->{released});
+	  "attempts $m->{attempts}", $m->{mem} ? '[mem]' : ();
 }
 
 # Whether a dequeue need not find this one, which it may have: the worker may be
@@ -617,6 +598,9 @@ sub waits_for_own
 	  && grep { defined $_->{key} && $_->{key} eq $m->{key} && $_->{del} && $_->{del} == $tx } @{ $q->{msgs} };
 }
 
+# Whether it was due by t0, or has come so while somebody waited.
+sub was_due { my ($m, $t0) = @_; return !$m->{ready} || $m->{ready}[1] <= $t0 }
+
 # Judges what a dequeue returned from one queue: undef, or what is wrong.  Says by
 # reference whether the batch has to be at its end.
 sub judge_delivery
@@ -624,7 +608,7 @@ sub judge_delivery
 	my ($self, $q, $tx, $now, $match, $most, $had, $got, $t0, $t1, $ended) = @_;
 	my @free = $self->deliverable($q, $tx, $now, $match);
 	my ($lo, $hi) = room($q, $t0, $t1);
-	my $loose = $q->{opt}{ordered} || grep { is_loose($_) || !is_exact($_) } @free;
+	my $loose = $q->{opt}{ordered} || grep { $_->{lock} || !is_exact($_) } @free;
 	my $last = grep { spent($q, $_->{attempts} + 1) } @free;
 	my $n = 0;
 
@@ -635,9 +619,11 @@ sub judge_delivery
 		return "message $m->{id} of $q->{name} may not be delivered now" unless defined $i;
 		return "message $m->{id} of $q->{name}: no more are allowed now" if $n >= min($hi, $most);
 		return "message $m->{id} of $q->{name} came after one on its last attempt" if $$ended;
-		if (!$q->{opt}{ordered} && !is_loose($m))
+		if (!$q->{opt}{ordered} && !$m->{lock})
 		{
-			my $before = first { !is_loose($_) && surely_before($_, $m) } @free[ 0 .. $i - 1 ];
+			my $before = first {
+				!$_->{lock} && was_due($_, $t0) && surely_before($_, $m) && !($_->{mem} && $self->{is_written}->($q, $_))
+			} @free[ 0 .. $i - 1 ];
 			return "message $m->{id} of $q->{name} came before $before->{id}: " . show($m) . '; ' . show($before) if $before;
 		}
 		if (spent($q, $m->{attempts} + 1))
@@ -649,9 +635,8 @@ sub judge_delivery
 		splice @free, $i, 1;
 		@free = grep { !defined $_->{key} || $_->{key} ne $m->{key} } @free if $q->{opt}{ordered} && defined $m->{key};
 	}
-	unlocked($q) if grep { $_->{mem} } @free;
 	return if $$ended;
-	@free = grep { !may_be_missed($_) && !waits_for_own($q, $_, $tx) } @free;
+	@free = grep { was_due($_, $t0) && !may_be_missed($_) && !waits_for_own($q, $_, $tx) } @free;
 	if (@free && $n < min($lo, $most))
 	{
 		my $next = $free[0];

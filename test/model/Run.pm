@@ -53,7 +53,11 @@ sub new
 	$self->{admin} = connect_to($o{database}, 'admin');
 	$self->{admin}->do('CREATE EXTENSION mq');
 	$self->connect_session($_) foreach 1 .. $o{sessions};
-	$self->{model} = Model->new;
+	$self->{model} = Model->new(sub {
+			my ($q, $m) = @_;
+			my ($n) = $self->{admin}->selectrow_array('SELECT attempts FROM ' . table($q->{name}) . ' WHERE id = ?', undef, $m->{id});
+			return !defined $n || $n >= $m->{attempts};
+		});
 	$self->{c} = {
 		model => $self->{model}, deliveries => {}, order => [], busy => {}, last_receipt => 0, marks => [Clock::now()],
 		rnd => $o{random}, clock => \&Clock::now };
@@ -233,7 +237,7 @@ sub look
 	my %row = map { $_->[0] => $_ } @{ $self->rows_of($name) };
 	my $now = Clock::now();
 
-	foreach my $msg (@{ $q->{msgs} })
+	foreach my $msg (my @all = @{ $q->{msgs} })
 	{
 		next if $msg->{ins} || !defined $msg->{id};
 		my $id = $msg->{id};
@@ -275,6 +279,16 @@ sub look
 		return "message $extra of $name is in its table and should not be" if defined $extra;
 	}
 	return;
+}
+
+# What the worker has already moved to the dead letters.
+sub look_for_buried
+{
+	my ($self, $name) = @_;
+	my $q = $self->{model}{q}{$name};
+	my %there = map { $_->[0] => 1 } @{ $self->{admin}->selectall_arrayref('SELECT id FROM ' . table($name)) };
+	my @gone = grep { $_->{dying} && !$_->{lease} && defined $_->{id} && !$there{ $_->{id} } } @{ $q->{msgs} };
+	$self->{model}->bury($q, $_, Clock::now() - 60, Clock::now()) foreach @gone;
 }
 
 sub row_differs
@@ -444,11 +458,13 @@ sub finish_waiting
 	my %res;
 	eval { $res{n} = $self->{s}{$s}->pg_result; $res{rows} = $sth->{NUM_OF_FIELDS} ? $sth->fetchall_arrayref : []; 1 }
 	  or %res = (err => $sth->state || $self->{s}{$s}->state || 'XX000', text => $sth->errstr // $@);
+	$self->look_for_buried($_) foreach $self->dying;	# it may have got what the worker has just moved
 	# when it was: a receipt is the time at which it was drawn
 	my ($t0, $t1) = ($self->{collected}, Clock::now());
 	if ($op->{k} ne 'enqueue' && !$res{err} && @{ $res{rows} })
 	{
 		my $drawn = $res{rows}[0][2] / 1e6;
+		$op->{since} = $t0;
 		($t0, $t1) = (max($t0, $drawn - 0.05), min($t1, $drawn + 2));
 	}
 	return $self->judge($op, \%res, $t0, $t1);

@@ -66,6 +66,78 @@ SELECT mq.reject('sn', :id, :receipt);
 SELECT is(split_part(pg_temp.now_is(), ' ', 1) || pg_temp.states() || right(pg_temp.now_is(), 2), '0/0/0†2', 'reject');
 SELECT ok(pg_temp.until($$ (SELECT exact AND consumers_waiting = 0 FROM mq.stats WHERE queue = 'sn') $$), 'the numbers are exact');
 
+-- A row put off and gone in one transaction was never delayed, whoever has it.
+CREATE FUNCTION pg_temp.three() RETURNS text LANGUAGE sql AS $$ SELECT split_part(pg_temp.now_is(), ' ', 1) $$;
+SELECT mq.enqueue('sn', '1');
+SELECT id, receipt FROM mq.dequeue('sn') \gset
+BEGIN;
+UPDATE mq.q_sn SET ready_at = now() + interval '1 h';
+SELECT mq.ack('sn', :id, :receipt);
+COMMIT;
+SELECT is(pg_temp.three(), '0/0/0', 'leased, put off, then ack');
+SELECT mq.enqueue('sn', '1');
+SELECT id, receipt FROM mq.dequeue('sn') \gset
+BEGIN;
+UPDATE mq.q_sn SET ready_at = now() + interval '1 h';
+SELECT mq.reject('sn', :id, :receipt);
+COMMIT;
+SELECT is(pg_temp.three(), '0/0/0', 'leased, put off, then reject');
+SELECT mq.enqueue('sn', '1');
+SELECT id, receipt FROM mq.dequeue('sn') \gset
+BEGIN;
+UPDATE mq.q_sn SET ready_at = now() + interval '1 h';
+DELETE FROM mq.q_sn;
+COMMIT;
+SELECT is(pg_temp.three(), '0/0/0', 'leased, put off, then delete');
+SELECT mq.enqueue('sn', '1');
+BEGIN;
+UPDATE mq.q_sn SET ready_at = now() + interval '1 h';
+UPDATE mq.q_sn SET ready_at = now() + interval '2 h';
+DELETE FROM mq.q_sn;
+COMMIT;
+SELECT is(pg_temp.three(), '0/0/0', 'free, put off twice, then deleted');
+SELECT mq.enqueue('sn', '1', delay => '1 h');
+BEGIN;
+UPDATE mq.q_sn SET ready_at = NULL;
+DELETE FROM mq.q_sn;
+COMMIT;
+SELECT is(pg_temp.three(), '0/0/0', 'delayed, then brought forward and deleted');
+BEGIN;
+SELECT mq.enqueue('sn', '1');
+UPDATE mq.q_sn SET ready_at = now() + interval '1 h';
+DELETE FROM mq.q_sn;
+COMMIT;
+SELECT is(pg_temp.three(), '0/0/0', 'new, put off, then deleted');
+BEGIN;
+SELECT mq.enqueue('sn', '1', priority => 2);
+UPDATE mq.q_sn SET ready_at = now() + interval '1 h';
+SAVEPOINT s;
+DELETE FROM mq.q_sn;
+ROLLBACK TO s;
+COMMIT;
+SELECT is(pg_temp.three(), '0/1/0', 'new, put off, and its deletion undone');
+BEGIN;
+UPDATE mq.q_sn SET ready_at = NULL;
+SAVEPOINT s;
+UPDATE mq.q_sn SET ready_at = now() + interval '2 h';
+DELETE FROM mq.q_sn;
+ROLLBACK TO s;
+COMMIT;
+SELECT is(pg_temp.three(), '1/0/0', 'brought forward, the rest undone');
+SELECT id, receipt FROM mq.dequeue('sn') \gset
+BEGIN;
+UPDATE mq.q_sn SET ready_at = now() + interval '1 h';
+SELECT mq.nack('sn', :id, :receipt, delay => '0');
+COMMIT;
+SELECT is(pg_temp.three(), '1/0/0', 'put off, then nacked for now');
+SELECT id, receipt FROM mq.dequeue('sn') \gset
+BEGIN;
+UPDATE mq.q_sn SET ready_at = now() + interval '1 h';
+SELECT mq.release('sn', :id, :receipt);
+COMMIT;
+SELECT is(pg_temp.three(), '0/1/0', 'put off, then released');
+SELECT mq.purge('sn');
+
 -- mq.in_flight's columns.
 SELECT mq.enqueue('sn', '1') AS id \gset
 SET application_name = 'the app';

@@ -116,7 +116,7 @@ sub deliver
 		foreach my $i (0 .. $#got)
 		{
 			my $msg = $got[$i];
-			my $until = $op->{session} || $op->{auto_ack} ? undef : [ $t0 + $dur, $t1 + $dur ];
+			my $until = $op->{session} || $op->{auto_ack} ? undef : [ ($op->{since} // $t0) + $dur, $t1 + $dur ];
 			$wrong = judge_row($msg, $here[$i], $until) and return $wrong;
 			$m->claim($tx, $q, $msg,
 				receipt => $receipt, dur => $dur, session => $op->{session}, s => $op->{s}, consumer => $op->{consumer} // "s$op->{s}");

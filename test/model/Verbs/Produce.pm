@@ -141,7 +141,7 @@ sub make_room
 	my $bad = first { !$may{ $_->{id} } } @gone;
 	return "message $bad->{id} of $q->{name} was dropped and should not have been" if $bad;
 	return "$q->{name}: " . @gone . " messages were dropped to make room, not $n_want" if @gone != $n_want;
-	if (!grep { Model::is_loose($_) || !Model::is_exact($_) } @may)
+	if (!grep { $_->{lock} || !Model::is_exact($_) } @may)
 	{
 		my %first = map { $_->{id} => 1 } @may[ 0 .. $n_want - 1 ];
 		$bad = first { !$first{ $_->{id} } } @gone;

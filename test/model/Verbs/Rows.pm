@@ -267,6 +267,7 @@ $VERB{browse} = {
 		return wrong_error($res) if $res->{err};
 		my $tx = tx_of($c, $op);
 		my (%want, %got);
+		touch($c, $tx, $op->{q});
 		foreach my $m (visible(queue($c, $op->{q}), $tx))
 		{
 			next if $m->{dying};
@@ -307,6 +308,7 @@ $VERB{status} = {
 	apply => sub {
 		my ($c, $op, $res, $t0, $t1) = @_;
 		return wrong_error($res) if $res->{err};
+		touch($c, tx_of($c, $op), $op->{q});
 		my $want = $op->{archived} ? 'archived' : state_of((tagged($c, $op))[0], $t0);
 		my $got = $res->{rows}[0][0] // 'NULL';
 		return $got eq $want ? undef : "status is $got, not $want";
