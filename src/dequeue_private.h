@@ -25,6 +25,7 @@ typedef struct Taken
 	bool		from_failed;
 	bool		early;			/* its time has not come: place says when */
 	bool		put_off;		/* failed, and its row says so since */
+	TimestampTz ready_at;		/* from_failed: of the row, as far as was known */
 	bool		back;			/* it goes back where it was */
 	bool		ours;			/* a failed one that this transaction has written */
 	bool		expired;

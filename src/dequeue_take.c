@@ -105,6 +105,7 @@ take_retry(Claimer *c, MqLease *l, TimestampTz now, Taken *t)
 	t->lane = MQ_LANE_DUE(l->priority);
 	t->pos = (MqPos) {l->due, l->id};
 	t->from_failed = true;
+	t->ready_at = l->ready_at;
 	t->attempts = l->attempts;
 	t->reason = l->reason;
 	mq_lease_reopen(l);
@@ -389,8 +390,9 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			}
 			continue;
 		}
-		/* an UPDATE has put off what failed meanwhile, and is not known here yet or was prepared */
-		if (t->from_failed && row.place.timed && row.place.ready_at > now)
+		/* an UPDATE that is not known here has put it off: one just committed, or prepared */
+		if (t->from_failed && row.place.timed && row.place.ready_at > now &&
+			row.place.ready_at != t->ready_at)
 		{
 			t->look = MQ_LOOK_GONE;
 			t->put_off = true;

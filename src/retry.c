@@ -28,6 +28,7 @@ typedef struct Chosen
 	ItemPointerData was;		/* the lease's, untouched: an UPDATE changes it */
 	int32		attempts;
 	TimestampTz due;
+	TimestampTz ready_at;		/* of the row, as far as was known */
 	bool		spent;
 	MqReason	reason;
 } Chosen;
@@ -65,6 +66,7 @@ choose(MqDef *def, MqTouch *t, int max, bool only_spent, Chosen *chosen)
 			c->was = l->tid;
 			c->attempts = l->attempts;
 			c->due = l->due;
+			c->ready_at = l->ready_at;
 			c->spent = mq_lease_is_spent(l);
 			c->reason = l->reason;
 			s = &t->settles.a[t->settles.n++];
@@ -185,8 +187,8 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 								expired ? "expired" : "attempts", error, true);
 		else
 		{
-			/* an UPDATE may have put it off since */
-			if (row.place.timed && row.place.ready_at > mq_now())
+			/* an UPDATE that is not known here may have put it off */
+			if (row.place.timed && row.place.ready_at > mq_now() && row.place.ready_at != c->ready_at)
 				c->due = row.place.ready_at;
 			ok = mq_row_fail(&r, c->id, &row.place.tid, c->attempts, c->due, error);
 		}

@@ -18,7 +18,7 @@
 #   del    the transaction that has deleted it
 #   lease  who has it: receipt state(open|held) tx session dur deadline settler
 #   mem    the last failure may not be in the row yet: what the row says then
-#   dying  has to go to the dead letters: the reason
+#   dying  has to go to the dead letters: the reason; late: another has come up since
 package Model;
 
 use strict;
@@ -327,7 +327,8 @@ sub bury
 {
 	my ($self, $q, $m, $t0, $t1) = @_;
 	my $err = $m->{attempts} > 0 ? $m->{err} : undef;
-	my ($dead, $letter) = $self->dead_letter($q, $m, $m->{dying}, $m->{attempts}, $err, $t0, $t1);
+	my $reason = $m->{late} ? [ 'attempts', 'expired' ] : $m->{dying};
+	my ($dead, $letter) = $self->dead_letter($q, $m, $reason, $m->{attempts}, $err, $t0, $t1);
 
 	remove($q, $m);
 	push @{ $dead->{msgs} }, $letter if $dead;
@@ -444,6 +445,8 @@ sub pass
 			}
 			elsif (!$l && ($m->{dying} // '') ne 'expired' && !$m->{ins} && expired($m, $now))
 			{
+				# before the worker has taken it, or just after
+				$m->{late} = 1 if $m->{dying};
 				$m->{dying} = 'expired';
 				$n++;
 			}
@@ -587,8 +590,9 @@ sub show
 
 # Whether a dequeue need not find this one, which it may have: the worker may be
 # writing its failure just now, which locks the row; or our own transaction has
-# locked it, and others have put it aside until that ends.
-sub may_be_missed { my ($m) = @_; return $m->{mem} || $m->{lock} }
+# locked it, and others have put it aside until that ends; or the worker has
+# brought it just now.
+sub may_be_missed { my ($m) = @_; return $m->{mem} || $m->{lock} || !defined $m->{id} }
 
 # Nor one that waits for its key behind what this transaction itself is deleting.
 sub waits_for_own

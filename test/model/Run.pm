@@ -248,7 +248,11 @@ sub look
 			$m->bury($q, $msg, $t0 - 60, $now) unless $r;
 			next;
 		}
-		return "message $id of $name is not in its table" unless $r;
+		if (!$r)
+		{
+			return if $self->answer_is_coming($name);    # it may have gone there
+			return "message $id of $name is not in its table";
+		}
 		if ($msg->{mem})
 		{
 			next if $s && $s eq 'leased' && !$msg->{lease};    # its end was not noticed yet
@@ -281,6 +285,24 @@ sub look
 	return;
 }
 
+# Whether somebody who waits for this queue has got something, or will at once.
+sub answer_is_coming
+{
+	my ($self, $name) = @_;
+	my $busy = $self->{c}{busy};
+	foreach my $s (grep { my $op = $busy->{$_}; $op->{queues} && grep { $_ eq $name } @{ $op->{queues} } } keys %$busy)
+	{
+		my $start = time;
+		until ($self->{s}{$s}->pg_ready)
+		{
+			return 0 if time - $start > 1;
+			usleep 200;
+		}
+		return 1;
+	}
+	return 0;
+}
+
 # What the worker has already moved to the dead letters.
 sub look_for_buried
 {
@@ -305,7 +327,7 @@ sub row_differs
 	return "ready_at $say[3]" unless $old || ($m->{ready} ? Verbs::near($r->[3], $m->{ready}) : !defined $r->[3]);
 	return "dedup_id $say[8]" unless Verbs::same($r->[8], $m->{dedup});
 	return "headers $say[9], not " . (Verbs::headers_text($m) // 'NULL') unless Verbs::same($r->[9], Verbs::headers_text($m));
-	my $xd = $m->{xd} ? join(' ', map { join '/', map { $_ // '-' } @$_ } @{ $m->{xd} }) : undef;
+	my $xd = $m->{xd} ? join(' ', map { join '/', map { ref ? join ' or ', map { $_ // '-' } @$_ : $_ // '-' } @$_ } @{ $m->{xd} }) : undef;
 	return "x-death $say[10], not " . ($xd // 'NULL') unless death_is($r->[10], $m->{xd});
 	$m->{exp} = [ $r->[7], $r->[7] ] if $m->{exp};
 	return;
@@ -320,7 +342,8 @@ sub death_is
 	foreach my $d (@$want)
 	{
 		my @errs = ref $d->[4] ? @{ $d->[4] } : $d->[4];
-		@texts = map { my $t = $_; map { ($t eq '' ? '' : "$t ") . join '/', @$d[ 0 .. 3 ], $_ // '-' } @errs } @texts;
+		my @ends = map { my $reason = $_; map { join '/', @$d[ 0, 1 ], $reason, $d->[3], $_ // '-' } @errs } ref $d->[2] ? @{ $d->[2] } : $d->[2];
+		@texts = map { my $t = $_; map { ($t eq '' ? '' : "$t ") . $_ } @ends } @texts;
 	}
 	return !!grep { $_ eq $got } @texts;
 }
@@ -654,24 +677,25 @@ sub before
 	my $m = $self->{model};
 	my @names = grep { defined && $m->{q}{$_} } $op->{q}, @{ $op->{queues} // [] }, $op->{target};
 	my $v = $Verbs::VERB{ $op->{k} };
-	$self->settle_time;
-	my $wrong = $self->collect;
-	my @dying = $self->dying;
-	$wrong //= $self->rest(@dying) if @dying;
-	return $wrong if $wrong;
-	$wrong = $self->rest(@names) if @names && ($v->{settled} || $v->{drops} && grep { defined $m->{q}{$_}{opt}{max_length} } @names);
+	my $drops = $v->{drops} && grep { defined $m->{q}{$_}{opt}{max_length} } @names;
 
-	return $wrong if $wrong;
-
-	# what is due and when the row says so: the order depends on it
-	if ($op->{queues} || $v->{drops} && Model::drops($m->{q}{ $op->{q} }))
+	do
 	{
-		foreach my $name (@names)
+		$self->settle_time;
+		my $wrong = $self->collect;
+		my @dying = $self->dying;
+		$wrong //= $self->rest(@dying) if @dying;
+		$wrong //= $self->rest(@names) if @names && ($v->{settled} || $drops);
+
+		# what is due and when the row says so: the order depends on it
+		foreach my $name ($op->{queues} || $v->{drops} && Model::drops($m->{q}{ $op->{q} }) ? @names : ())
 		{
 			next unless 1 < grep { $_->{ready} && $_->{ready}[0] != $_->{ready}[1] } @{ $m->{q}{$name}{msgs} };
-			$wrong = $self->look($name, 0) and return $wrong;
+			$wrong //= $self->look($name, 0);
 		}
-	}
+		$wrong //= $self->learn_ids;
+		return $wrong if $wrong;
+	} while ($m->reached(Clock::now(), $MARGIN));
 	return;
 }
 
