@@ -401,12 +401,6 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 		}
 		if (!t->from_failed)
 			t->attempts = row.attempts;
-		if (max_attempts > 0 && t->attempts + 1 >= max_attempts && c->got > 0)
-		{
-			keep_until = i;
-			c->ended = true;
-			break;
-		}
 		if (c->ordered && !c->drop)
 		{
 			MqOrder		order = mq_order_claim(&c->reader, t->lease, t->id, c->receipt, &row, now);
@@ -424,6 +418,13 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 				heap_freetuple(row.tuple);
 				continue;
 			}
+		}
+		/* on its last attempt, and it is its turn: it comes alone */
+		if (max_attempts > 0 && t->attempts + 1 >= max_attempts && c->got > 0)
+		{
+			keep_until = i;
+			c->ended = true;
+			break;
 		}
 		add_delivery(c, t, &row);
 		kept++;

@@ -254,6 +254,14 @@ SELECT mq.enqueue_batch('o', '{1,2}', keys => '{w,w}');
 SELECT is(pg_temp.got(), 'w1', 'one');
 CALL mq.wait('o', '0.05 s');
 SELECT is(pg_temp.got(), '', 'mq.wait returns after its time');
+TRUNCATE mq.q_o;
+
+-- What is on its last attempt ends no batch while it is another's turn.
+SELECT mq.alter_queue('o', max_attempts => 2);
+SELECT mq.enqueue_batch('o', '{2,3,4}', keys => '{w,w,NULL}');
+UPDATE mq.q_o SET attempts = 1, ready_at = now() - interval '1 min' WHERE body = '3';
+UPDATE mq.q_o SET ready_at = now() - interval '1 h' WHERE body = '4';
+SELECT is(pg_temp.got(), '-4 w2', 'the first comes with others, whatever the second''s attempts');
 SELECT mq.drop_queue('o');
 SELECT mq.drop_queue('o_dead');
 SELECT * FROM finish();
