@@ -124,13 +124,18 @@ sub settle_time
 {
 	my ($self, $margin) = @_;
 	my $m = $self->{model};
-	my $moved = 0;
-	while (my $until = $m->reached(Clock::now(), $margin // $MARGIN))
+	my ($moved, $passed) = (0, 0);
+	my $n;
+	do
 	{
-		Clock::move(max($until - Clock::now(), 0) + 0.01);
-		$moved = 1;
-	}
-	my $passed = $m->pass(Clock::now());
+		while (my $until = $m->reached(Clock::now(), $margin // $MARGIN))
+		{
+			Clock::move(max($until - Clock::now(), 0) + 0.01);
+			$moved = 1;
+		}
+		# what has failed comes due in its turn
+		$passed += $n = $m->pass(Clock::now());
+	} while ($n);
 	if ($moved || $passed)
 	{
 		$self->wake_worker;
@@ -174,8 +179,10 @@ sub learn_ids
 			$new->{id} = $r->[0];
 			$q->{last_id} = max($q->{last_id} // 0, $r->[0]);
 		}
-		my $missing = first { !defined $_->{id} } @unknown;
-		return "message $missing->{tag} should be in $name" if $missing;
+		my $missing = first { !defined $_->{id} } @unknown or next;
+		return "message $missing->{tag} should be in $name" unless $self->answer_is_coming($name);
+		my $wrong = $self->collect;    # it was taken from there at once
+		return $wrong if $wrong;
 	}
 	return;
 }

@@ -206,8 +206,9 @@ $VERB{redrive} = {
 		foreach my $m (@m)
 		{
 			my $to = queue($c, origin($c, $op, $m));
+			my $is = Model::updated($m);
 			Model::delete_row($tx, queue($c, $op->{q}), $m);
-			Model::insert($tx, $to, { %$m{qw(tag body headers key xd)}, prio => $to->{opt}{ordered} ? 0 : $m->{prio}, id => undef, attempts => 0 }, 1);
+			Model::insert($tx, $to, { %$is{qw(tag body headers key xd)}, prio => $to->{opt}{ordered} ? 0 : $is->{prio}, id => undef, attempts => 0 }, 1);
 		}
 		return;
 	} };
