@@ -417,11 +417,12 @@ sub compare_stats
 			my @m = grep { !$_->{ins} } @{ $q->{msgs} };
 			my $leased = grep { Model::is_delivered($_) } @m;
 			my $dropped = grep { $_->{lease} && $_->{lease}{dropping} } @m;
-			my $delayed = grep { !$_->{lease} && ($_->{mem} || $_->{ready} && $_->{ready}[0] > $now) } @m;
-			my @want = (@m - $leased - $dropped - $delayed, $delayed, $leased);
+			my @delayed = grep { !$_->{lease} && ($_->{mem} || $_->{ready} && $_->{ready}[0] > $now) } @m;
+			my @want = (@m - $leased - $dropped - @delayed, scalar @delayed, $leased);
 			# what has to die and is locked by somebody is counted here or there
 			next if grep { $_->{dying} } @m;
 			$wrong = "mq.stats of $name says ready, delayed, in_flight: @got" . ($exact ? '' : ' (not exact)') . ", not @want"
+			  . join('', map { "\n    $_->{id} is delayed: " . Model::show($_) } @delayed)
 			  if !$exact || "@got" ne "@want";
 		}
 		return unless $wrong;

@@ -138,9 +138,10 @@ sub make_room
 	my @gone = grep { defined $_->{id} && $dropped{ $_->{id} } && !$_->{ins} && !$_->{del} } @{ $q->{msgs} };
 	my %may = map { $_->{id} => 1 } @may;
 	my $n_want = min($want, scalar @may);
+	my $n_least = max($lack, min($want, scalar grep { !$_->{lock} } @may));
 	my $bad = first { !$may{ $_->{id} } } @gone;
 	return "message $bad->{id} of $q->{name} was dropped and should not have been" if $bad;
-	return "$q->{name}: " . @gone . " messages were dropped to make room, not $n_want" if @gone != $n_want;
+	return "$q->{name}: " . @gone . " messages were dropped to make room, not $n_want" if @gone > $n_want || @gone < $n_least;
 	if (!grep { $_->{lock} || !Model::is_exact($_) } @may)
 	{
 		my %first = map { $_->{id} => 1 } @may[ 0 .. $n_want - 1 ];
@@ -196,6 +197,8 @@ sub apply_enqueue
 	my ($lack, $want) = Model::places($q, scalar @new);
 	my @may = $c->{model}->droppable($q, $tx, $t0);
 	my $full = !defined $lack || $lack > @may;
+	# what it has locked itself, others may have put aside until it ends
+	return if ($res->{err} // '') eq '53400' && !$full && $lack > grep { !$_->{lock} } @may;
 	return wrong_error($res, $full ? '53400' : undef) if $res->{err} || $full;
 	my @ids = map { $_->[0] } @{ $res->{rows} };
 	return 'expected ' . @m . ' ids, got ' . @ids if @ids != @m;
