@@ -585,7 +585,8 @@ sub show
 {
 	my ($m) = @_;
 	return join ' ', "priority $m->{prio}", $m->{ready} ? 'due ' . join('..', map { sprintf '%.6f', $_ } $m->{ready}[0] == $m->{ready}[1] ? $m->{ready}[0] : @{ $m->{ready} }) : (),
-	  "attempts $m->{attempts}", $m->{mem} ? '[mem]' : ();
+	  "attempts $m->{attempts}", (map { $m->{$_} ? "[$_]" : () } qw(mem ins lock del)), $m->{dying} ? "dying: $m->{dying}" : (),
+	  $m->{lease} ? "leased: $m->{lease}{state}" : ();
 }
 
 # Whether a dequeue need not find this one, which it may have: the worker may be
@@ -620,7 +621,7 @@ sub judge_delivery
 	foreach my $m (@$got)
 	{
 		my ($i) = grep { $free[$_] == $m } 0 .. $#free;
-		return "message $m->{id} of $q->{name} may not be delivered now" unless defined $i;
+		return "message $m->{id} of $q->{name} may not be delivered at $now: " . show($m) unless defined $i;
 		return "message $m->{id} of $q->{name}: no more are allowed now" if $n >= min($hi, $most);
 		return "message $m->{id} of $q->{name} came after one on its last attempt" if $$ended;
 		if (!$q->{opt}{ordered} && !$m->{lock})

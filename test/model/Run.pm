@@ -119,28 +119,41 @@ sub wake_worker
 	die "no worker\n";
 }
 
-# What passes by itself has passed, and nothing comes due in the next seconds.
+# What happens by itself has happened until now.
+sub pass
+{
+	my ($self) = @_;
+	my $n = $self->{model}->pass(Clock::now());
+	$self->wake if $n;
+	return $n;
+}
+
+# Who waits for a time looks at the clock again.
+sub wake
+{
+	my ($self) = @_;
+	$self->wake_worker;
+	kill 'HUP', $self->{pid}{$_} foreach keys %{ $self->{c}{busy} };
+}
+
+# The same, and nothing comes due in the next seconds.  Returns how much happened.
 sub settle_time
 {
 	my ($self, $margin) = @_;
-	my $m = $self->{model};
-	my ($moved, $passed) = (0, 0);
+	my $passed = 0;
 	my $n;
 	do
 	{
-		while (my $until = $m->reached(Clock::now(), $margin // $MARGIN))
+		my $moved = 0;
+		while (my $until = $self->{model}->reached(Clock::now(), $margin // $MARGIN))
 		{
 			Clock::move(max($until - Clock::now(), 0) + 0.01);
 			$moved = 1;
 		}
+		$self->wake if $moved;
 		# what has failed comes due in its turn
-		$passed += $n = $m->pass(Clock::now());
+		$passed += $n = $self->pass;
 	} while ($n);
-	if ($moved || $passed)
-	{
-		$self->wake_worker;
-		kill 'HUP', $self->{pid}{$_} foreach keys %{ $self->{c}{busy} };
-	}
 	return $passed;
 }
 
@@ -658,6 +671,9 @@ sub step
 			return "session $s is notified on $n->[0]" unless $c->{listens}{$s}{ $n->[0] };
 		}
 	}
+	# who waited for this has it before time goes on
+	$self->pass;
+	$wrong = $self->collect and return $wrong;
 	$self->settle_time;
 	$wrong = $self->collect and return $wrong;
 
