@@ -141,8 +141,22 @@ mq_claim_take_new(Claimer *c, MqQueue *q, int lane, MqPos pos, ItemPointer tid,
 	t->from_failed = false;
 	t->reason = MQ_REASON_NONE;
 	t->attempts = 0;
+	l->unseen = true;
 	open_lease(c, l, now, t);
 	return true;
+}
+
+/* Where the lists say that a candidate stands. */
+static MqPlace
+place_of(const MqCandidate *cand)
+{
+	return (MqPlace) {
+		.id = cand->pos.id,
+		.tid = cand->tid,
+		.priority = MQ_LANE_PRIORITY(cand->lane),
+		.timed = MQ_LANE_IS_DUE(cand->lane),
+		.ready_at = cand->pos.t
+	};
 }
 
 /*
@@ -154,6 +168,8 @@ mq_claim_take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 			  MqNext *next, MqScanJob *job)
 {
 	int			n = 0;
+	MqPlace		aside[8];
+	int			naside = 0;
 
 	*next = MQ_NEXT_NONE;
 	/* what is to be dropped is no delivery */
@@ -180,22 +196,31 @@ mq_claim_take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 			continue;
 		}
 		if (mq_lease_find(q, cand.pos.id) != NULL)
-			continue;			/* listed twice; the lease's end lists it anew */
+		{
+			/* listed twice; the lease's end lists it anew, where it has seen it */
+			if (!mq_lease_has_place(q, cand.pos.id))
+			{
+				MqPlace		p = place_of(&cand);
+
+				if (naside < (int) lengthof(aside))
+					aside[naside++] = p;
+				else
+					mq_lane_defer(q, &p);
+			}
+			continue;
+		}
 		if (!mq_claim_take_new(c, q, cand.lane, cand.pos, &cand.tid, now, &taken[n]))
 		{
-			MqPlace		p;
+			MqPlace		p = place_of(&cand);
 
-			p.id = cand.pos.id;
-			p.tid = cand.tid;
-			p.priority = MQ_LANE_PRIORITY(cand.lane);
-			p.timed = MQ_LANE_IS_DUE(cand.lane);
-			p.ready_at = cand.pos.t;
 			mq_lane_add(q, &p);
 			*next = MQ_NEXT_NONE;
 			break;
 		}
 		n++;
 	}
+	for (int i = 0; i < naside; i++)
+		mq_lane_add(q, &aside[i]);
 	if (n > 0 && !c->drop && q->throttle.rate_limit > 0)
 		mq_throttle_take(q, mq_steady(), n);
 	/* a scan taken on together with candidates is for the next round */
@@ -481,6 +506,7 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 				l->ready_at = row->place.timed ? row->place.ready_at : DT_NOBEGIN;
 				mq_count_leased(q, l->ready_at, 1);
 			}
+			l->unseen = false;
 			l->attempts = t->attempts;
 			if (!c->peek)
 			{

@@ -98,6 +98,19 @@ mq_lease_find(MqQueue *q, int64 id)
 }
 
 /*
+ * Whether a row's place may be taken off the lists since the row is leased: the
+ * lease's end lists it anew.  Not while who leased it has not looked at the row,
+ * as the lists may have had it in two places.
+ */
+bool
+mq_lease_has_place(MqQueue *q, int64 id)
+{
+	MqLease    *l = mq_lease_find(q, id);
+
+	return l != NULL && !l->unseen;
+}
+
+/*
  * A new lease in state OPEN; NULL if the table is full or this queue holds
  * half of it.  The caller has made sure that there is none for this id.
  */
@@ -134,7 +147,7 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->write_after = DT_NOBEGIN;
 	l->due = DT_NOBEGIN;
 	l->expires_at = DT_NOEND;
-	l->held = l->dropping = false;
+	l->held = l->dropping = l->unseen = false;
 	mq_key_lease_new(l);
 	dlist_push_tail(&q->leases, &l->node);
 	q->nleases++;

@@ -9,6 +9,7 @@
 #include "stats.h"
 
 extern MqLease *mq_lease_find(MqQueue *q, int64 id);
+extern bool mq_lease_has_place(MqQueue *q, int64 id);
 extern MqLease *mq_lease_new(MqQueue *q, int64 id);
 extern void mq_lease_free(MqLease *l);
 extern void mq_lease_free_all(MqQueue *q);

@@ -248,6 +248,8 @@ typedef struct MqLease
 	bool		held;			/* counted in queue->nheld */
 	uint8		timed_in;		/* MqTimer */
 	bool		dropping;		/* no delivery: a producer takes it to make room */
+	bool		unseen;			/* the row was not looked at yet, and may stand
+								 * elsewhere than the list said */
 	uint8		key_known;		/* MqKeyKnown */
 	MqKey	   *key;			/* of an ordered queue's message */
 	int			holder;			/* process number of the consumer's session */

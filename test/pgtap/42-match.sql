@@ -100,6 +100,18 @@ SELECT mq.nack('again', id, receipt, delay => '0') FROM mq.dequeue('again', 3, m
 SELECT is((SELECT array_agg(id) FROM mq.dequeue('again', 3, match => '{"k": 1}')), '{2}', 'a retry is found where it stands now');
 SELECT mq.drop_queue('again');
 
+-- Listed where it was and where it is: given back unseen behind a message on its
+-- last attempt, it is found where it is.
+SELECT mq.create_queue('again', dead_letter => '', max_attempts => 2);
+SELECT count(*) FROM mq.enqueue_batch('again', '{1,2,3}', headers => '{NULL,"{\"k\": 1}",NULL}', deliver_at => now() - interval '1 hour') \g /dev/null
+UPDATE mq.q_again SET ready_at = now() - interval '1 min' WHERE id = 3;
+SELECT count(mq.release('again', id, receipt)) FROM mq.dequeue('again', 3) \g /dev/null
+UPDATE mq.q_again SET ready_at = now() - interval '2 min' WHERE id = 2;
+UPDATE mq.q_again SET attempts = 1 WHERE id = 1;
+SELECT is((SELECT array_agg(id) FROM mq.dequeue('again', 3)), '{1}', 'the last attempt comes alone');
+SELECT is((SELECT array_agg(id) FROM mq.dequeue('again', 3, match => '{"k": 1}')), '{2}', '... and nobody loses sight of what was with it');
+SELECT mq.drop_queue('again');
+
 -- How far it looks, and that the others' cursor is not set back by it.
 SELECT mq.create_queue('far', dead_letter => '');
 SELECT mq.enqueue_batch('far', ARRAY(SELECT to_jsonb(i) FROM generate_series(1, 10100) i), headers => ARRAY(SELECT jsonb_build_object('n', i) FROM generate_series(1, 10100) i)) \g /dev/null
