@@ -197,8 +197,8 @@ mq_claim_take(Claimer *c, MqQueue *q, TimestampTz now, Taken *taken, int want,
 		}
 		if (mq_lease_find(q, cand.pos.id) != NULL)
 		{
-			/* listed twice; the lease's end lists it anew, where it has seen it */
-			if (!mq_lease_has_place(q, cand.pos.id))
+			/* listed twice; the lease's end lists it anew, unless at two places */
+			if (!mq_lease_has_place(q, cand.lane, cand.pos))
 			{
 				MqPlace		p = place_of(&cand);
 
@@ -521,7 +521,7 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			if (t->from_failed && (t->look == MQ_LOOK_HELD || t->ours))
 				mq_lease_put_back(l, mq_time_add(now, HELD_PAUSE));
 			else if (t->put_off)
-				mq_lease_put_off(l, t->place.ready_at);
+				mq_lease_put_off(l, &t->place);
 			else if (t->look == MQ_LOOK_HELD)
 			{
 				mq_count_leased(q, l->ready_at, -1);

@@ -474,7 +474,7 @@ mq_lane_forget(MqQueue *q, int l, const MqPos *gone, int ngone)
 	int			kept = 0;
 
 #define IS_GONE(pos) \
-	(mq_lease_has_place(q, (pos).id) || \
+	(mq_lease_has_place(q, l, pos) || \
 	 (ngone > 0 && bsearch(&(pos), gone, ngone, sizeof(MqPos), compare_pos) != NULL))
 	for (int i = 0; i < lane->stock_n; i++)
 	{
@@ -650,7 +650,7 @@ mq_lane_merge(MqQueue *q, MqScanJob *job)
 				break;
 			}
 		}
-		else if (!mq_lease_has_place(q, s->pos.id))
+		else if (!mq_lease_has_place(q, job->lane, s->pos))
 		{
 			add[n].pos = s->pos;
 			add[n++].tid = s->place.tid;

@@ -98,16 +98,20 @@ mq_lease_find(MqQueue *q, int64 id)
 }
 
 /*
- * Whether a row's place may be taken off the lists since the row is leased: the
- * lease's end lists it anew.  Not while who leased it has not looked at the row,
- * as the lists may have had it in two places.
+ * Whether this place of a message may be taken off the lists since it is leased:
+ * the lease's end lists it anew.  While who leased it has not looked at the row,
+ * the end lists the place where it was met, and the row may stand at another.
  */
 bool
-mq_lease_has_place(MqQueue *q, int64 id)
+mq_lease_has_place(MqQueue *q, int lane, MqPos pos)
 {
-	MqLease    *l = mq_lease_find(q, id);
+	MqLease    *l = mq_lease_find(q, pos.id);
+	MqPlace		p;
 
-	return l != NULL && !l->unseen;
+	if (l == NULL || !l->unseen)
+		return l != NULL;
+	p = mq_lease_place(l);
+	return mq_place_lane(&p) == lane && mq_pos_cmp(mq_place_pos(&p), pos) == 0;
 }
 
 /*
@@ -197,8 +201,8 @@ mq_lease_clear_timer(MqLease *l)
 }
 
 /* Whether a FAILED lease counts as such: also while the worker writes it. */
-static bool
-counts_as_failed(MqLease *l)
+bool
+mq_lease_counts_as_failed(const MqLease *l)
 {
 	return l->state == MQ_LEASE_FAILED ||
 		(l->state == MQ_LEASE_SETTLING && l->from == MQ_LEASE_FAILED);
@@ -219,7 +223,7 @@ mq_lease_mirror(MqLease *l)
 	m.dboid = l->queue->dboid;
 	m.relid = l->queue->relid;
 	m.priority = l->priority;
-	if (counts_as_failed(l))
+	if (mq_lease_counts_as_failed(l))
 	{
 		m.attempts = l->attempts;
 		m.reason = l->reason;
@@ -265,7 +269,7 @@ mq_lease_free(MqLease *l)
 	*p = l->next;
 	dlist_delete(&l->node);
 	q->nleases--;
-	if (counts_as_failed(l))
+	if (mq_lease_counts_as_failed(l))
 		q->nfailed--;
 	mq_mirror_clear(l - mq_leases);
 	mq_key_lease_free(l);
@@ -365,7 +369,7 @@ mq_lease_fail(MqLease *l, MqReason reason, TimestampTz now)
 	mq_lease_set_held(l, false);
 	mq_lease_set_dropping(l, false);
 	mq_lease_clear_timer(l);
-	if (!counts_as_failed(l))
+	if (!mq_lease_counts_as_failed(l))
 		q->nfailed++;
 	if (l->attempts < PG_INT32_MAX)
 		l->attempts++;
@@ -395,7 +399,7 @@ mq_lease_put_back(MqLease *l, TimestampTz until)
 	mq_lease_set_held(l, false);
 	mq_lease_set_dropping(l, false);
 	mq_lease_clear_timer(l);
-	if (!counts_as_failed(l))
+	if (!mq_lease_counts_as_failed(l))
 		q->nfailed++;
 	l->state = MQ_LEASE_FAILED;
 	l->xid = InvalidTransactionId;
@@ -407,11 +411,14 @@ mq_lease_put_back(MqLease *l, TimestampTz until)
 	mq_lease_mirror(l);
 }
 
-/* The same when its row has got another time, from which on it may be tried again. */
+/* The same when its row has got another place, where it may be tried again. */
 void
-mq_lease_put_off(MqLease *l, TimestampTz ready_at)
+mq_lease_put_off(MqLease *l, const MqPlace *place)
 {
-	l->ready_at = l->due = ready_at;
+	l->tid = place->tid;
+	l->relnode = l->queue->relnode;
+	l->priority = place->priority;
+	l->ready_at = l->due = place->ready_at;
 	mq_lease_put_back(l, DT_NOBEGIN);
 }
 

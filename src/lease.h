@@ -9,7 +9,7 @@
 #include "stats.h"
 
 extern MqLease *mq_lease_find(MqQueue *q, int64 id);
-extern bool mq_lease_has_place(MqQueue *q, int64 id);
+extern bool mq_lease_has_place(MqQueue *q, int lane, MqPos pos);
 extern MqLease *mq_lease_new(MqQueue *q, int64 id);
 extern void mq_lease_free(MqLease *l);
 extern void mq_lease_free_all(MqQueue *q);
@@ -17,7 +17,8 @@ extern void mq_lease_hold(MqLease *l, TimestampTz steady);
 extern void mq_lease_fail(MqLease *l, MqReason reason, TimestampTz now);
 extern void mq_lease_mirror(MqLease *l);
 extern void mq_lease_put_back(MqLease *l, TimestampTz until);
-extern void mq_lease_put_off(MqLease *l, TimestampTz ready_at);
+extern void mq_lease_put_off(MqLease *l, const MqPlace *place);
+extern bool mq_lease_counts_as_failed(const MqLease *l);
 extern void mq_lease_set_timer(MqLease *l);
 extern void mq_lease_clear_timer(MqLease *l);
 extern void mq_lease_reopen(MqLease *l);

@@ -19,7 +19,8 @@
  * operator deleted the row, TRUNCATE) and the entry given to another message:
  * it counts only if id, receipt, queue and holder still agree.
  *
- * Nothing here allocates, reads a catalog or raises an error.
+ * Nothing here allocates, reads a catalog or raises an error, but for what is done
+ * before the commit (precommit).
  */
 #include "outcome_private.h"
 
@@ -137,8 +138,10 @@ move_commit(MqQueue *q, const MqMove *m, TimestampTz now)
 			l->priority = m->place.priority;
 			l->ready_at = m->place.timed ? m->place.ready_at : DT_NOBEGIN;
 			/* whoever held the row is gone, and what he says comes after the failure */
-			if (l->state == MQ_LEASE_FAILED)
-				l->until = l->due = !other_time ? l->due : m->place.timed ? m->place.ready_at : now;
+			if (l->unwritten && other_time)
+				l->due = m->place.timed ? m->place.ready_at : now;
+			if (mq_lease_counts_as_failed(l))
+				l->until = l->due;
 			/* the row may say otherwise now; if not, the next look finds it */
 			l->expires_at = DT_NOEND;
 			mq_lease_set_timer(l);
@@ -165,23 +168,46 @@ mq_outcome_want_notify(MqQueue *q, int64 ready_before)
 typedef struct Leaving
 {
 	int64		id;
-	MqGone	   *gone;			/* NULL: by settling its delivery */
+	int			nmoves;			/* moves noted before */
 	bool		met;
 	bool		is_new;
+	MqGone	   *gone;			/* NULL: by settling its delivery */
 } Leaving;
 
 static int
 leaving_cmp(const void *a, const void *b)
 {
-	int64		x = ((const Leaving *) a)->id;
-	int64		y = ((const Leaving *) b)->id;
+	const Leaving *x = a;
+	const Leaving *y = b;
 
-	return x < y ? -1 : x > y;
+	if (x->id != y->id)
+		return x->id < y->id ? -1 : 1;
+	return x->nmoves < y->nmoves ? -1 : x->nmoves > y->nmoves;
+}
+
+/* The first that leaves by this id after move i; NULL if none does. */
+static Leaving *
+first_leaving(Leaving *leaving, int n, int64 id, int i)
+{
+	int			lo = 0;
+	int			hi = n;
+
+	while (lo < hi)
+	{
+		int			mid = lo + (hi - lo) / 2;
+
+		if (leaving[mid].id < id || (leaving[mid].id == id && leaving[mid].nmoves <= i))
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < n && leaving[lo].id == id ? &leaving[lo] : NULL;
 }
 
 /*
  * A row that was written anew and then deleted or settled never comes to its new
- * place: it leaves the first one.  Before the commit, since this allocates.
+ * place: it leaves the first one.  (One id may come and leave several times.)
+ * Before the commit, since this allocates, and may raise an error.
  */
 static void
 void_moves(MqTouch *t)
@@ -191,20 +217,25 @@ void_moves(MqTouch *t)
 
 	if (t->moves.n == 0 || t->gone.n + t->settles.n == 0)
 		return;
-	leaving = palloc0(sizeof(Leaving) * (t->gone.n + t->settles.n));
+	leaving = palloc_extended(sizeof(Leaving) * ((Size) t->gone.n + t->settles.n),
+							  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int i = 0; i < t->gone.n; i++)
 	{
 		leaving[n].id = t->gone.a[i].was.id;
+		leaving[n].nmoves = t->gone.a[i].nmoves;
 		leaving[n++].gone = &t->gone.a[i];
 	}
 	for (int i = 0; i < t->settles.n; i++)
 		if (t->settles.a[i].row_gone && t->settles.a[i].verb != MQ_RELEASE)
-			leaving[n++].id = t->settles.a[i].id;
+		{
+			leaving[n].id = t->settles.a[i].id;
+			leaving[n++].nmoves = t->settles.a[i].nmoves;
+		}
 	qsort(leaving, n, sizeof(Leaving), leaving_cmp);
 	for (int i = 0; n > 0 && i < t->moves.n; i++)
 	{
 		MqMove	   *m = &t->moves.a[i];
-		Leaving    *l = bsearch(&(Leaving) {.id = m->place.id}, leaving, n, sizeof(Leaving), leaving_cmp);
+		Leaving    *l = first_leaving(leaving, n, m->place.id, i);
 
 		if (l == NULL)
 			continue;

@@ -200,6 +200,7 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 			continue;
 		}
 		t->settles.a[c->record].dead = t->settles.a[c->record].row_gone = c->spent;
+		t->settles.a[c->record].nmoves = t->moves.n;
 	}
 	mq_reader_done(&r);
 	pfree(chosen);

@@ -234,6 +234,7 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 		/* a trigger may have settled others: the array may have moved */
 		t->settles.a[m->record].dead = dead;
 		t->settles.a[m->record].row_gone = gone;
+		t->settles.a[m->record].nmoves = t->moves.n;
 		if (!ok)
 		{
 			/*

@@ -150,6 +150,7 @@ mq_xact_note_gone(MqTouch *t, const MqPlace *was, bool dead)
 	mq_xact_note_deleted(t, was->id);
 	g = &t->gone.a[t->gone.n++];
 	g->was = *was;
+	g->nmoves = t->moves.n;
 	g->dead = dead;
 	g->expires_at = DT_NOEND;
 	g->key = MQ_KEY_HASH_ANY;

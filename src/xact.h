@@ -35,6 +35,7 @@ typedef struct MqMove
 typedef struct MqGone
 {
 	MqPlace		was;
+	int			nmoves;			/* how many moves had been noted by then */
 	bool		dead;			/* it went to the dead letters */
 	TimestampTz expires_at;		/* ... because of this, and the expiry position
 								 * has passed it; else DT_NOEND */
@@ -75,6 +76,7 @@ typedef struct MqSettle
 	MqVerb		verb;
 	bool		dead;			/* it went to the dead letters */
 	bool		row_gone;		/* the row leaves the table */
+	int			nmoves;			/* row_gone: how many moves had been noted by then */
 	SubTransactionId sub;
 } MqSettle;
 

@@ -24,5 +24,19 @@ RESET work_mem;
 SELECT is((SELECT count(*) FROM mq.in_flight), 0::bigint, '... leases nothing');
 SELECT is((SELECT string_agg(DISTINCT attempt::text, ',') || ' ' || count(*) FROM mq.dequeue('fl', 30)), '1 20', '... and has counted no attempt');
 
+-- A failure that is not written yet goes by what an UPDATE says while the message is leased again.
+SELECT mq.purge('fl');
+SELECT count(mq.ack(f.queue, f.id, f.receipt)) FROM mq.in_flight f \gset
+SELECT mq.enqueue('fl', '1');
+BEGIN;
+SELECT count(*) FROM mq.dequeue('fl') \gset
+ROLLBACK;
+SELECT id, receipt FROM mq.dequeue('fl') \gset
+UPDATE mq.q_fl SET ready_at = now() + interval '1 h';
+SELECT mq.release('fl', :id, :receipt);
+SELECT is((SELECT count(*) FROM mq.dequeue('fl')), 0::bigint, 'released, it is put off');
+SELECT ok(pg_temp.until('(SELECT attempts = 1 FROM mq.q_fl)'), '... its failure is written');
+SELECT is((SELECT ready_at > now() + interval '50 min' FROM mq.q_fl), true, '... and has left the time alone');
+
 SELECT mq.drop_queue('fl');
 SELECT * FROM finish();
