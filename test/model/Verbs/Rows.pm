@@ -259,6 +259,10 @@ sub state_of
 	return $m->{ready} && $m->{ready}[0] > $now ? 'delayed' : 'ready';
 }
 
+# A failure that nobody can write, the row being held, is due a second after each
+# time somebody has come upon it.
+sub kept_back { my ($m) = @_; return $m->{mem} && ($m->{lock} || $m->{del}) }
+
 $VERB{browse} = {
 	idle => 1, tx => 1, settled => 1, make => sub { my ($c, $op) = @_; $op->{q} = some_queue($c) },
 	can => sub { my ($c, $op) = @_; return plain_ok($c, $op) && usable($c, $op, $op->{q}) },
@@ -273,10 +277,10 @@ $VERB{browse} = {
 		{
 			next if $m->{dying};
 			# our own changes are seen before they count
-			my $own = $m->{lock} && $m->{lock} == $tx && !$m->{lockonly};
+			my $own = $m->{lock} && $m->{lock} == $tx && !$m->{lockonly} || kept_back($m);
 			$want{ "$m->{tag} " . ($own ? 'ours' : state_of($m, $t0) . ' ' . ($m->{attempts} + 1)) }++;
 		}
-		my %ours = map { $_->{tag} => 1 } grep { $_->{lock} && $_->{lock} == $tx && !$_->{lockonly} } visible(queue($c, $op->{q}), $tx);
+		my %ours = map { $_->{tag} => 1 } grep { $_->{lock} && $_->{lock} == $tx && !$_->{lockonly} || kept_back($_) } visible(queue($c, $op->{q}), $tx);
 		my %dying = map { $_->{tag} => 1 } grep { $_->{dying} } @{ queue($c, $op->{q})->{msgs} };
 		foreach my $r (@{ $res->{rows} })
 		{
