@@ -187,7 +187,9 @@ sub apply_enqueue
 		elsif (defined $d)
 		{
 			my $r = $q->{dedup}{$d};
-			@ids = $r->{id} if $r && ($r->{until}[0] > $t0 || $op->{waited_for});
+			# while it waited for the first the window may have passed: then it is either
+			my $late = $op->{waited_for} && !$res->{err} && $r && $res->{rows}[$i][0] == $r->{id};
+			@ids = $r->{id} if $r && ($r->{until}[0] > $t0 || $late);
 		}
 		$m[$i]{first} = @ids ? \@ids : undef;
 		next if @ids;
