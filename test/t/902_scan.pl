@@ -97,6 +97,7 @@ sub during_scan
 		if (!stopped_in_scan($q))
 		{
 			$producer->query('ROLLBACK');
+			$producer->{stderr} = '';	# a warning, where it had not begun anything
 			next;
 		}
 		$act->($q);
