@@ -542,18 +542,19 @@ sub is_exact { my ($m) = @_; return !$m->{ready} || $m->{ready}[0] == $m->{ready
 
 sub is_free
 {
-	my ($m, $tx, $now) = @_;
+	my ($m, $tx, $now, $perhaps) = @_;
 	return !$m->{ins} && !$m->{lease} && !$m->{dying} && !$m->{del}
 	  && !($m->{lock} && !($m->{lockonly} && $tx && $m->{lock} == $tx))
-	  && !($m->{ready} && $m->{ready}[1] > $now)
+	  && !($m->{ready} && $m->{ready}[ $perhaps ? 0 : 1 ] > $now)
 	  && !($m->{exp} && $m->{exp}[1] <= $now);
 }
 
-# The messages a dequeue of this transaction may get now, the first one first.
+# The messages a dequeue of this transaction may get now, the first one first; with
+# perhaps also those of which it is not known whether they are due.
 sub deliverable
 {
-	my ($self, $q, $tx, $now, $match) = @_;
-	my @free = grep { is_free($_, $tx, $now) } @{ $q->{msgs} };
+	my ($self, $q, $tx, $now, $match, $perhaps) = @_;
+	my @free = grep { is_free($_, $tx, $now, $perhaps) } @{ $q->{msgs} };
 
 	return () if $q->{paused};
 	if ($q->{opt}{ordered})
@@ -611,7 +612,7 @@ sub was_due { my ($m, $t0) = @_; return !$m->{ready} || $m->{ready}[1] <= $t0 }
 sub judge_delivery
 {
 	my ($self, $q, $tx, $now, $match, $most, $had, $got, $t0, $t1, $ended) = @_;
-	my @free = $self->deliverable($q, $tx, $now, $match);
+	my @free = $self->deliverable($q, $tx, $now, $match, 1);
 	my ($lo, $hi) = room($q, $t0, $t1);
 	my $loose = $q->{opt}{ordered} || grep { $_->{lock} || !is_exact($_) } @free;
 	my $last = grep { spent($q, $_->{attempts} + 1) } @free;

@@ -136,6 +136,23 @@ sub wake
 	kill 'HUP', $self->{pid}{$_} foreach keys %{ $self->{c}{busy} };
 }
 
+# Waits until those who wait do: what they work out from the clock is before it moves.
+sub quiet
+{
+	my ($self) = @_;
+	my $start = time;
+	foreach my $s (sort keys %{ $self->{c}{busy} })
+	{
+		until ($self->{s}{$s}->pg_ready || $self->{admin}->selectrow_array(
+			"SELECT 1 FROM pg_stat_activity WHERE pid = ? AND state = 'active' AND wait_event_type IN ('Extension', 'Lock')",
+			undef, $self->{pid}{$s}))
+		{
+			die "session $s does not come to rest\n" if time - $start > $PATIENCE;
+			usleep 200;
+		}
+	}
+}
+
 # The same, and nothing comes due in the next seconds.  Returns how much happened.
 sub settle_time
 {
@@ -147,6 +164,18 @@ sub settle_time
 		my $moved = 0;
 		while (my $until = $self->{model}->reached(Clock::now(), $margin // $MARGIN))
 		{
+			# who waits has what is his before time goes on: it may expire
+			if (keys %{ $self->{c}{busy} })
+			{
+				$passed += $self->pass;
+				$self->quiet;
+				my $wrong = $self->collect;
+				if ($wrong)
+				{
+					$self->{wrong} = $wrong;	# for the caller's next collect
+					return $passed;
+				}
+			}
 			Clock::move(max($until - Clock::now(), 0) + 0.01);
 			$moved = 1;
 		}
@@ -440,8 +469,11 @@ sub compare_stats
 		}
 		return unless $wrong;
 		$self->wake_worker;
+		$self->quiet;
 		Clock::move(1.2);
-		$self->settle_time;
+		# which may be the end of a message
+		my $other = $self->rest;
+		return $other if $other;
 		usleep 20000;
 	} while (time - $start < $PATIENCE);
 	return $wrong;
@@ -452,8 +484,11 @@ sub collect
 {
 	my ($self, $all) = @_;
 	my $c = $self->{c};
-	my $wrong;
-	foreach my $s (sort keys %{ $c->{busy} })
+	my $wrong = delete $self->{wrong};
+
+	return $wrong if $wrong;
+	# producers first: a consumer may have what one of them has just brought
+	foreach my $s (sort { ($c->{busy}{$b}{k} eq 'enqueue') <=> ($c->{busy}{$a}{k} eq 'enqueue') || $a <=> $b } keys %{ $c->{busy} })
 	{
 		my $op = $c->{busy}{$s};
 		my $must = $all;
@@ -472,7 +507,7 @@ sub collect
 				my ($lo, $hi) = Model::room($q, Clock::now(), Clock::now());
 				my @may = $self->{model}->deliverable($q, undef, Clock::now(), $op->{match});
 				$must = 1 if $lo > 0 && grep { !Model::may_be_missed($_) } @may;
-				$may = 1 if $hi > 0 && @may;
+				$may = 1 if $hi > 0 && $self->{model}->deliverable($q, undef, Clock::now(), $op->{match}, 1);
 			}
 		}
 		my $dbh = $self->{s}{$s};
@@ -505,13 +540,13 @@ sub finish_waiting
 	eval { $res{n} = $self->{s}{$s}->pg_result; $res{rows} = $sth->{NUM_OF_FIELDS} ? $sth->fetchall_arrayref : []; 1 }
 	  or %res = (err => $sth->state || $self->{s}{$s}->state || 'XX000', text => $sth->errstr // $@);
 	$self->look_for_buried($_) foreach $self->dying;	# it may have got what the worker has just moved
-	# when it was: a receipt is the time at which it was drawn
+	# when it was: not before the time at which the receipt was drawn, but the clock
+	# may have been moved since
 	my ($t0, $t1) = ($self->{collected}, Clock::now());
 	if ($op->{k} ne 'enqueue' && !$res{err} && @{ $res{rows} })
 	{
-		my $drawn = $res{rows}[0][2] / 1e6;
 		$op->{since} = $t0;
-		($t0, $t1) = (max($t0, $drawn - 0.05), min($t1, $drawn + 2));
+		$t0 = max($t0, $res{rows}[0][2] / 1e6 - 0.05);
 	}
 	return $self->judge($op, \%res, $t0, $t1);
 }
@@ -600,7 +635,9 @@ sub step
 	{
 		push @{ $self->{log} }, "-- $op->{for} seconds pass";
 		$self->{counts}{time_passes}++;
+		$self->quiet;
 		Clock::move($op->{for});
+		$self->wake;
 		$self->settle_time;
 		$wrong = $self->collect // $self->rest and return $wrong;
 		push @{ $c->{marks} }, Clock::now();
@@ -644,6 +681,7 @@ sub step
 		$op->{sth} = $dbh->prepare($sql[0], { pg_direct => 1, pg_async => PG_ASYNC });
 		$op->{sth}->execute;
 		$c->{busy}{$s} = $op;
+		$self->quiet;
 		$self->{counts}{'  of them waited'}++;
 	}
 	elsif ($op->{k} eq 'session_end')
