@@ -359,20 +359,21 @@ bury(const Deaths *d)
 
 /*
  * Moves message id, leased by the caller, to the dead letters with the rights
- * of its queue's owner; with none it is dropped and logged.  error may be NULL.
+ * of its queue's owner; with none it is dropped and logged.  error may be NULL;
+ * where the message stood goes to *was, as mq_row_delete says.
  * Raises what the insert raises, 42501 if the owner may not send there.  Waits
  * for whoever holds the row; with nowait not for the tables of the queues it
  * goes to (55P03).  False if it is gone.
  */
 bool
 mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
-			   const char *reason, const char *error, bool nowait)
+			   const char *reason, const char *error, bool nowait, MqPlace *was)
 {
 	MqValues	values;
 	Deaths		d = {.def = r->def, .n = 1, .ids = &id, .values = &values,
 		.reason = reason, .attempts = &attempts, .nowait = nowait};
 
-	if (!mq_row_delete(r, id, tid, &values))
+	if (!mq_row_delete(r, id, tid, was, &values))
 		return false;
 	make_dead(r->def, id, &values, attempts, reason, error);
 	bury(&d);

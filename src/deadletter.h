@@ -10,7 +10,7 @@
 
 extern bool mq_dead_letter(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 						   const char *reason, const char *error,
-						   bool nowait);
+						   bool nowait, MqPlace *was);
 extern void mq_dead_letters(MqDef *def, MqValues *values, int n, const char *reason);
 
 #endif							/* MQ_DEADLETTER_H */

@@ -131,10 +131,9 @@ mq_claim_take_new(Claimer *c, MqQueue *q, int lane, MqPos pos, ItemPointer tid,
 	l->tid = *tid;
 	l->relnode = q->relnode;
 	l->priority = MQ_LANE_PRIORITY(lane);
-	l->ready_at = MQ_LANE_IS_DUE(lane) ? pos.t : DT_NOBEGIN;
+	mq_count_lease(l, MQ_LANE_IS_DUE(lane) ? pos.t : DT_NOBEGIN);
 	if (q->ordered)
 		mq_key_set_known(l, c->drop ? MQ_KEY_KNOWN : MQ_KEY_PENDING);
-	mq_count_leased(q, l->ready_at, 1);
 	t->tid = t->was = *tid;
 	t->lane = lane;
 	t->pos = pos;
@@ -501,11 +500,7 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 				l->priority = row->place.priority;
 			}
 			if (!t->from_failed && !moved)
-			{
-				mq_count_leased(q, l->ready_at, -1);
-				l->ready_at = row->place.timed ? row->place.ready_at : DT_NOBEGIN;
-				mq_count_leased(q, l->ready_at, 1);
-			}
+				mq_count_lease(l, row->place.timed ? row->place.ready_at : DT_NOBEGIN);
 			l->unseen = false;
 			l->attempts = t->attempts;
 			if (!c->peek)
@@ -524,7 +519,6 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 				mq_lease_put_off(l, &t->place);
 			else if (t->look == MQ_LOOK_HELD)
 			{
-				mq_count_leased(q, l->ready_at, -1);
 				mq_expiry_left(l);
 				mq_lease_free(l);
 				mq_lane_block(q, t->lane, t->pos, t->id, &t->tid, &t->holder);
@@ -537,13 +531,8 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 			}
 			else
 			{
-				if (!t->from_failed)
-					mq_count_leased(q, l->ready_at, -1);
 				if (t->early || t->expired)
 					mq_expiry_left(l);
-				/* found by match on a list that says where it was: no more */
-				if (c->d->match && t->early && !t->from_failed)
-					mq_lane_forget(q, t->lane, NULL, 0);
 				mq_lease_free(l);
 				if (t->early)
 					mq_lane_defer(q, &t->place);

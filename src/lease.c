@@ -151,7 +151,8 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->write_after = DT_NOBEGIN;
 	l->due = DT_NOBEGIN;
 	l->expires_at = DT_NOEND;
-	l->held = l->dropping = l->unseen = false;
+	l->held = l->dropping = l->unseen = l->is_later = false;
+	l->ready_at = DT_NOBEGIN;
 	mq_key_lease_new(l);
 	dlist_push_tail(&q->leases, &l->node);
 	q->nleases++;
@@ -264,6 +265,7 @@ mq_lease_free(MqLease *l)
 	mq_lease_set_held(l, false);
 	mq_lease_set_dropping(l, false);
 	mq_lease_clear_timer(l);
+	mq_count_lease(l, DT_NOBEGIN);
 	while (*p != l)
 		p = &(*p)->next;
 	*p = l->next;
@@ -418,7 +420,8 @@ mq_lease_put_off(MqLease *l, const MqPlace *place)
 	l->tid = place->tid;
 	l->relnode = l->queue->relnode;
 	l->priority = place->priority;
-	l->ready_at = l->due = place->ready_at;
+	l->due = place->ready_at;
+	mq_count_lease(l, place->ready_at);
 	mq_lease_put_back(l, DT_NOBEGIN);
 }
 

@@ -38,17 +38,23 @@ bool		mq_maint_notifying = false;
  * Compares the counters with the lanes: messages that are ready while no lane
  * knows of any have been missed, by a write that no trigger saw or by a fault
  * of ours.  Found twice with nothing having happened in between, the lanes are
- * scanned again; if that does not help either the rows are counted again.  The
- * partition is locked.
+ * scanned again; if that does not help either the rows are counted again, as
+ * they are if a counter is twice less than nothing.  The partition is locked.
  */
 static void
 audit(MqQueue *q, TimestampTz now, TimestampTz steady)
 {
 	int64		sum = q->n.enqueued + q->n.delivered;
+	bool		below;
 
 	if (steady - q->audited < AUDIT_PAUSE)
 		return;
 	q->audited = steady;
+	/* below nothing for that long: what is missing does not come any more */
+	below = q->n.rows < 0 || q->n.later < q->nlater;
+	if (below && q->audit_below)
+		q->n.exact = q->n.rows_exact = false;
+	q->audit_below = below;
 	if (!q->n.exact || mq_count_ready(q) == 0 || mq_lane_has_work(q, now) ||
 		q->nblocked > 0 || q->nprepared > 0 || q->nparked_keys > 0 || mq_lane_scanning(q))
 	{
@@ -79,13 +85,12 @@ audit(MqQueue *q, TimestampTz now, TimestampTz steady)
 static void
 forget_future(MqQueue *q, TimestampTz now)
 {
-	if (q->n.rows < 0 || q->n.delayed < 0)
-		q->n.exact = q->n.rows_exact = false;	/* which must not happen */
 	if (q->n.counted_until > mq_time_add(now, USECS_PER_SEC))
 	{
 		q->n.exact = false;
-		q->n.counted_until = now;
+		mq_count_until(q, now);
 		q->n.count_next = DT_NOBEGIN;
+		q->passed_by.xmax = InvalidFullTransactionId;
 	}
 }
 
@@ -228,8 +233,14 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	TimestampTz from;
 	TimestampTz next;
 	int64		n;
+	uint32		walk;
 	int			partition = mq_partition_of(MyDatabaseId, def->relid);
+	FullTransactionId next_xid = ReadNextFullTransactionId();
+	Snapshot	latest;
 
+	/* what it allocates and raises at the first time: nothing is under the lock */
+	Assert(ActiveSnapshotSet());
+	(void) GetLatestSnapshot();
 	q = mq_queue_try_attach(def, rel);
 	if (q == NULL)
 		return;
@@ -240,24 +251,30 @@ mq_maint_count_due(MqDef *def, Relation rel)
 		mq_unlock(q->partition);
 		return;
 	}
-	q->n.counted_until = now;
+	/* in one moment: a callback has come before, or counts by this snapshot */
+	latest = GetLatestSnapshot();
+	mq_count_by(&q->passed_by, latest, mq_full_xid(next_xid, latest->xmax));
+	mq_count_until(q, now);
 	q->n.count_next = DT_NOEND; /* commits lower it from now on */
 	q->n.counting = true;
-	q->n.dirty = false;
-	q->n.count_from = from;
+	walk = ++q->n.walks;
 	mq_unlock(q->partition);
 
 	PG_TRY();
 	{
+		Snapshot	snapshot = RegisterSnapshot(latest);
+
+		snapshot->curcid = FirstCommandId;	/* as others see our own rows */
 		mq_reader_init(&r, def, rel);
-		n = mq_storage_count_due(&r, from, now, &next, mq_outcome_skip_leased);
+		n = mq_storage_count_due(&r, from, now, &next, snapshot);
 		mq_reader_done(&r);
+		UnregisterSnapshot(snapshot);
 	}
 	PG_CATCH();
 	{
 		mq_lock(partition);
 		q = mq_queue_find(MyDatabaseId, def->relid, NULL);
-		if (q)
+		if (q && q->n.walks == walk)
 			q->n.counting = q->n.exact = false;
 		mq_unlock(partition);
 		PG_RE_THROW();
@@ -267,16 +284,12 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	q = mq_queue_try_attach(def, rel);
 	if (q == NULL)
 		return;
-	if (q->n.counting)
+	/* else all rows were counted anew meanwhile */
+	if (q->n.walks == walk)
 	{
-		/* a row that came, went or was leased meanwhile may count twice */
-		q->n.delayed = Max(0, q->n.delayed - n);
-		if (q->n.dirty)
-			q->n.exact = false;
+		q->n.later -= n;
+		q->n.counting = false;
 	}
-	q->n.counting = false;
-	if (next == DT_NOEND && q->n.count_next == DT_NOEND)
-		q->n.delayed = 0;
 	q->n.count_next = Min(q->n.count_next, next);
 	mq_unlock(q->partition);
 }
@@ -299,9 +312,9 @@ mq_maint_recount(MqDef *def, Relation rel)
 	int			nlog;
 	bool		overflow;
 	int64		rows;
-	int64		delayed;
+	int64		later;
 	int64		rows_then;
-	int64		delayed_then;
+	int64		later_then;
 	TransactionId xids[MAX_UNKNOWN];
 	int64		uncommitted[MAX_UNKNOWN] = {0};
 	int			nxids = 0;
@@ -324,9 +337,11 @@ mq_maint_recount(MqDef *def, Relation rel)
 	mq_shared->nrecount = 0;
 	mq_shared->recount_overflow = false;
 	q->n.recounting = true;
-	q->n.counting = false;		/* one under way has counted for nothing */
+	q->n.counting = false;		/* a walk under way has counted for nothing */
+	q->n.walks++;
 	q->n.recounted = mq_steady();
-	q->n.counted_until = now;
+	mq_count_until(q, now);
+	q->passed_by.xmax = InvalidFullTransactionId;
 	dlist_foreach(iter, &q->prepared)
 	{
 		MqPrepared *p = dlist_container(MqPrepared, node, iter.cur);
@@ -343,31 +358,30 @@ mq_maint_recount(MqDef *def, Relation rel)
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
 		snapshot->curcid = FirstCommandId;	/* as others see our own rows */
 		mq_reader_init(&r, def, rel);
-		xmax = mq_full_xid(snapshot->xmax);
-		rows = mq_storage_count(&r, now, &delayed, snapshot, mq_outcome_skip_leased,
-								xids, nxids, uncommitted);
+		xmax = mq_full_xid(ReadNextFullTransactionId(), snapshot->xmax);
+		rows = mq_storage_count(&r, now, &later, snapshot, xids, nxids, uncommitted);
 
 		log = palloc(sizeof(MqRecountDelta) * MQ_RECOUNT_LOG);
 		mq_lock(partition);
 		nlog = mq_shared->nrecount;
 		overflow = mq_shared->recount_overflow ||
-			!mq_count_seen_by(q, snapshot, xmax);
+			!mq_count_by(&q->recounted_by, snapshot, xmax);
 		memcpy(log, mq_shared->recount_log, sizeof(MqRecountDelta) * nlog);
 		q->n.recounting = false;
 		/* who says otherwise from here on is right */
 		q->n.exact = q->n.rows_exact = !overflow;
 		rows_then = q->n.rows;
-		delayed_then = q->n.delayed;
+		later_then = q->n.later;
 		mq_unlock(partition);
 		for (int i = 0; i < nlog; i++)
 			if (TransactionIdIsValid(log[i].xid) && XidInMVCCSnapshot(log[i].xid, snapshot))
 			{
 				rows += log[i].rows;
-				delayed += log[i].delayed;
+				later += log[i].later;
 			}
 		mq_lock(partition);
 		q->n.rows += rows - rows_then;
-		q->n.delayed += delayed - delayed_then;
+		q->n.later += later - later_then;
 		q->n.count_next = DT_NOBEGIN;
 		dlist_foreach(iter, &q->prepared)
 		{

@@ -65,10 +65,7 @@ end_walk(MqKey *e, const MqKeyWalk *w, int64 first)
 static void
 park(MqKey *e, MqLease *l)
 {
-	MqQueue    *q = l->queue;
-
 	mq_key_park(e, l->id);
-	mq_count_leased(q, l->ready_at, -1);
 	mq_lease_free(l);
 }
 

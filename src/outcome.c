@@ -62,7 +62,6 @@ mq_return_claim(MqQueue *q, MqLease *l)
 	{
 		MqPlace		p = mq_lease_place(l);
 
-		mq_count_leased(q, l->ready_at, -1);
 		mq_expiry_left(l);
 		mq_lease_free(l);
 		mq_lane_add(q, &p);
@@ -71,85 +70,99 @@ mq_return_claim(MqQueue *q, MqLease *l)
 
 /* What a settled delivery becomes.  Returns 1 if it can be delivered again. */
 static int
-settle_commit(MqQueue *q, MqLease *l, MqVerb verb, bool dead, bool row_gone)
+settle_commit(MqQueue *q, const MqSettle *s, TimestampTz horizon)
 {
+	MqLease    *l = s->lease;
 	bool		counted = l->from != MQ_LEASE_FAILED;
 
-	if (verb == MQ_RELEASE)
+	if (s->verb == MQ_RELEASE)
 	{
 		mq_return_claim(q, l);
 		return 1;
 	}
-	if (verb == MQ_ACK)
+	if (s->verb == MQ_ACK)
 		q->n.acked++;
-	else if (counted && verb != MQ_DROP)
+	else if (counted && s->verb != MQ_DROP)
 		q->n.nacked++;
-	if (dead)
+	if (s->dead)
 		q->n.dead++;
-	if (row_gone)
+	if (s->row_gone)
 	{
-		q->n.rows--;
+		MqPlace		was = s->was.id != 0 ? s->was : mq_lease_place(l);
+
+		mq_count_row(q, &was, -1, horizon);
 		mq_key_row_gone(l);
 	}
-	else
-		mq_count_leased(q, l->ready_at, -1);
 	mq_lease_free(l);
 	return 0;
 }
 
 /* A row was deleted by somebody without a lease of his own. */
 static void
-gone_commit(MqQueue *q, const MqGone *g)
+gone_commit(MqQueue *q, const MqGone *g, TimestampTz horizon)
 {
 	MqLease    *l = mq_lease_find(q, g->was.id);
 
 	if (g->dead)
 		q->n.dead++;
 	if (l)
-	{
-		q->n.rows--;
 		mq_lease_free(l);
-	}
-	else
-		mq_count_row(q, &g->was, -1);
+	mq_count_row(q, &g->was, -1, horizon);
 	mq_key_gone(q, g->key);
+}
+
+/*
+ * The row of this lease was written anew.  If the lease knows neither the version
+ * that was nor the one that came, another's callback is still to come or has come
+ * first: the row may stand at either place, and the lease's end lists only one.
+ */
+static void
+move_leased(MqQueue *q, MqLease *l, const MqMove *m, TimestampTz now)
+{
+	bool		other_time = m->place.timed != m->was.timed ||
+		(m->place.timed && m->place.ready_at != m->was.ready_at);
+
+	if (l->relnode == q->relnode && ItemPointerIsValid(&l->tid) &&
+		!ItemPointerEquals(&l->tid, unconstify(ItemPointerData *, &m->was.tid)) &&
+		!ItemPointerEquals(&l->tid, unconstify(ItemPointerData *, &m->place.tid)))
+	{
+		l->unseen = true;
+		mq_lane_add(q, &m->place);
+		return;
+	}
+	mq_lease_clear_timer(l);
+	l->tid = m->place.tid;
+	l->relnode = q->relnode;
+	l->priority = m->place.priority;
+	mq_count_lease(l, m->place.timed ? m->place.ready_at : DT_NOBEGIN);
+	/* whoever held the row is gone, and what he says comes after the failure */
+	if (l->unwritten && other_time)
+		l->due = m->place.timed ? m->place.ready_at : now;
+	if (mq_lease_counts_as_failed(l))
+		l->until = l->due;
+	/* the row may say otherwise now; if not, the next look finds it */
+	l->expires_at = DT_NOEND;
+	mq_lease_set_timer(l);
 }
 
 /* Returns 1 if the row can be delivered from now on, 0 if later or never. */
 static int
-move_commit(MqQueue *q, const MqMove *m, TimestampTz now)
+move_commit(MqQueue *q, const MqMove *m, TimestampTz now, TimestampTz horizon)
 {
+	MqLease    *l = m->is_new ? NULL : mq_lease_find(q, m->place.id);
+
 	if (m->new_to_key)
 		mq_key_late(q, m->place.id);
 	if (m->is_new)
 		q->n.enqueued++;
 	else
+		mq_count_row(q, &m->was, -1, horizon);
+	mq_count_row(q, &m->place, 1, horizon);
+	if (l)
 	{
-		MqLease    *l = mq_lease_find(q, m->place.id);
-
-		if (l)
-		{
-			bool		other_time = m->place.timed != m->was.timed ||
-				(m->place.timed && m->place.ready_at != m->was.ready_at);
-
-			mq_lease_clear_timer(l);
-			l->tid = m->place.tid;
-			l->relnode = q->relnode;
-			l->priority = m->place.priority;
-			l->ready_at = m->place.timed ? m->place.ready_at : DT_NOBEGIN;
-			/* whoever held the row is gone, and what he says comes after the failure */
-			if (l->unwritten && other_time)
-				l->due = m->place.timed ? m->place.ready_at : now;
-			if (mq_lease_counts_as_failed(l))
-				l->until = l->due;
-			/* the row may say otherwise now; if not, the next look finds it */
-			l->expires_at = DT_NOEND;
-			mq_lease_set_timer(l);
-			return 0;
-		}
-		mq_count_row(q, &m->was, -1);
+		move_leased(q, l, m, now);
+		return 0;
 	}
-	mq_count_row(q, &m->place, 1);
 	mq_lane_add(q, &m->place);
 	return !m->place.timed || m->place.ready_at <= now;
 }
@@ -171,7 +184,7 @@ typedef struct Leaving
 	int			nmoves;			/* moves noted before */
 	bool		met;
 	bool		is_new;
-	MqGone	   *gone;			/* NULL: by settling its delivery */
+	MqPlace    *was;			/* where it stood when it left */
 } Leaving;
 
 static int
@@ -223,13 +236,14 @@ void_moves(MqTouch *t)
 	{
 		leaving[n].id = t->gone.a[i].was.id;
 		leaving[n].nmoves = t->gone.a[i].nmoves;
-		leaving[n++].gone = &t->gone.a[i];
+		leaving[n++].was = &t->gone.a[i].was;
 	}
 	for (int i = 0; i < t->settles.n; i++)
 		if (t->settles.a[i].row_gone && t->settles.a[i].verb != MQ_RELEASE)
 		{
 			leaving[n].id = t->settles.a[i].id;
-			leaving[n++].nmoves = t->settles.a[i].nmoves;
+			leaving[n].nmoves = t->settles.a[i].nmoves;
+			leaving[n++].was = &t->settles.a[i].was;
 		}
 	qsort(leaving, n, sizeof(Leaving), leaving_cmp);
 	for (int i = 0; n > 0 && i < t->moves.n; i++)
@@ -243,8 +257,8 @@ void_moves(MqTouch *t)
 		{
 			l->met = true;
 			l->is_new = m->is_new;
-			if (l->gone && !m->is_new)
-				l->gone->was = m->was;
+			if (!m->is_new)
+				*l->was = m->was;
 		}
 		m->is_void = !l->is_new;
 	}
@@ -291,8 +305,9 @@ commit(MqTouch *t, TransactionId xid)
 	int64		nready = 0;
 	int64		woken = 0;
 	int64		rows;
-	int64		delayed;
+	int64		later;
 	int64		ready;
+	TimestampTz horizon;
 	TimestampTz first_event = DT_NOEND;
 	MqChange   *change = t->changes.n > 0 ? &t->changes.a[t->changes.n - 1] : NULL;
 	bool		dropped = change && change->dropped;
@@ -309,7 +324,8 @@ commit(MqTouch *t, TransactionId xid)
 		return;
 	}
 	rows = q->n.rows;
-	delayed = q->n.delayed;
+	later = q->n.later;
+	horizon = mq_count_horizon(q, GetTopFullTransactionIdIfAny());
 	ready = q->ordered && !mq_lane_has_work(q, mq_now()) ? 0 : mq_count_ready(q);
 	if (t->moves.n > 0)
 		now = mq_now();
@@ -320,7 +336,7 @@ commit(MqTouch *t, TransactionId xid)
 	{
 		mq_lease_free_all(q);
 		mq_queue_init_lanes(q);
-		q->n.rows = q->n.delayed = 0;
+		q->n.rows = q->n.later = 0;
 		/* what came before the TRUNCATE is noted too */
 		q->n.exact = q->n.rows_exact = false;
 	}
@@ -329,7 +345,7 @@ commit(MqTouch *t, TransactionId xid)
 		MqSettle   *s = &t->settles.a[i];
 
 		if (mq_settle_is_mine(q, s))
-			nready += settle_commit(q, s->lease, s->verb, s->dead, s->row_gone);
+			nready += settle_commit(q, s, horizon);
 	}
 	for (int i = 0; i < t->claims.n; i++)
 	{
@@ -342,14 +358,14 @@ commit(MqTouch *t, TransactionId xid)
 		}
 	}
 	for (int i = 0; i < t->gone.n; i++)
-		gone_commit(q, &t->gone.a[i]);
+		gone_commit(q, &t->gone.a[i], horizon);
 	for (int i = 0; i < t->moves.n; i++)
 	{
 		int			n;
 
 		if (t->moves.a[i].is_void)
 			continue;
-		n = move_commit(q, &t->moves.a[i], now);
+		n = move_commit(q, &t->moves.a[i], now, horizon);
 		nready += n;
 		if (n == 0 && t->moves.a[i].place.timed)
 			first_event = Min(first_event, mq_steady_of(t->moves.a[i].place.ready_at));
@@ -372,13 +388,13 @@ commit(MqTouch *t, TransactionId xid)
 			first_event = Min(first_event, mq_expiry_event(q));
 	}
 	nready += mq_key_freed(q);
-	if (mq_count_has(q, GetTopFullTransactionIdIfAny()))
+	if (mq_count_has(&q->recounted_by, GetTopFullTransactionIdIfAny()))
 	{
 		q->n.rows = rows;
-		q->n.delayed = delayed;
+		q->n.later = later;
 	}
 	else if (q->n.recounting)
-		mq_count_log(q, xid, q->n.rows - rows, q->n.delayed - delayed);
+		mq_count_log(q, xid, q->n.rows - rows, q->n.later - later);
 
 	if (change)
 	{
@@ -572,18 +588,3 @@ const MqXactOps mq_outcome_ops = {
 	.prepare = mq_outcome_prepare,
 	.cleanup = cleanup
 };
-
-/* For counting: whether a row is not in its lane but leased. */
-bool
-mq_outcome_skip_leased(MqReader *r, int64 id)
-{
-	int			partition = mq_partition_of(MyDatabaseId, r->def->relid);
-	MqQueue    *q;
-	bool		leased;
-
-	mq_lock(partition);
-	q = mq_queue_find(MyDatabaseId, r->def->relid, r->def->hint);
-	leased = q && mq_lease_find(q, id) != NULL;
-	mq_unlock(partition);
-	return leased;
-}

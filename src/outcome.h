@@ -11,7 +11,6 @@
 extern const MqXactOps mq_outcome_ops;
 
 extern void mq_outcome_retire(Oid relid);
-extern bool mq_outcome_skip_leased(MqReader *r, int64 id);
 extern void mq_return_claim(MqQueue *q, MqLease *l);
 extern bool mq_claim_is_mine(MqQueue *q, const MqClaim *c);
 

@@ -146,6 +146,8 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 	dlist_mutable_iter iter;
 	int64		nready = 0;
 	int64		rows;
+	bool		counted = mq_count_has(&q->recounted_by, xid);
+	TimestampTz horizon = mq_count_horizon(q, xid);
 
 	for (int pass = 0; pass < 2; pass++)
 		dlist_foreach_modify(iter, pass == 0 ? &q->leases : &q->failed)
@@ -168,7 +170,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 			{
 				if (committed)
 				{
-					/* the change of rows is in p */
+					/* the change of rows is in p, but not of which are later */
 					if (l->verb == MQ_RELEASE)
 						mq_return_claim(q, l);
 					else
@@ -179,6 +181,8 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 							q->n.nacked++;
 						if (l->dead)
 							q->n.dead++;
+						if (!counted && l->ready_at > horizon)
+							q->n.later--;
 						mq_lease_free(l);
 					}
 					nready++;
@@ -224,7 +228,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 			q->n.rows = 0;
 			q->n.exact = q->n.rows_exact = false;
 		}
-		q->n.rows = mq_count_has(q, xid) ? rows : q->n.rows + p->rows;
+		q->n.rows = counted ? rows : q->n.rows + p->rows;
 		q->n.enqueued += p->enqueued;
 		if (p->fresh_lo > 0 && !p->rescan)
 			mq_lane_add_range(q, p->fresh_lo, p->fresh_hi, p->rows, NULL);
@@ -315,7 +319,7 @@ mq_outcome_retire(Oid relid)
 		if (!mq_holder_ended(look[i].xid, look[i].multi))
 			continue;
 		committed = look[i].prepared && TransactionIdDidCommit(look[i].xid);
-		full = look[i].prepared ? mq_full_xid(look[i].xid) : InvalidFullTransactionId;
+		full = look[i].prepared ? mq_full_xid(ReadNextFullTransactionId(), look[i].xid) : InvalidFullTransactionId;
 		mq_lock(partition);
 		q = mq_queue_find(MyDatabaseId, relid, NULL);
 		if (q && !look[i].prepared)

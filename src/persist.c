@@ -32,7 +32,7 @@
 #include "storage/ipc.h"
 
 #define FILE_NAME	"pg_stat/mq.state"
-#define FILE_MAGIC	0x6d710903
+#define FILE_MAGIC	0x6d710904
 #define MAX_RECEIPT	(INT64CONST(1) << 53)
 
 typedef struct FileHeader
@@ -231,7 +231,7 @@ restore_lease(const FileLease *fl, int64 later)
 	if (is_deadline(&fl->lease) && l->until != DT_NOEND)
 		l->until = mq_time_add(l->until, later);
 	l->duration = fl->lease.duration;
-	l->ready_at = fl->lease.ready_at;
+	mq_count_lease(l, fl->lease.ready_at);
 	l->tid = fl->lease.tid;
 	l->relnode = fl->lease.relnode;
 	l->attempts = fl->lease.attempts;
@@ -288,7 +288,6 @@ restore_crashed(const MqMirrored *m)
 	l->reason = m->reason;
 	l->unwritten = true;
 	l->priority = m->priority;
-	l->ready_at = DT_NOBEGIN;
 	l->relnode = InvalidRelFileNumber;
 	ItemPointerSetInvalid(&l->tid);
 	l->leased_at = mq_now();

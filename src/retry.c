@@ -76,6 +76,7 @@ choose(MqDef *def, MqTouch *t, int max, bool only_spent, Chosen *chosen)
 			s->claim = -1;
 			s->verb = MQ_NACK;
 			s->dead = s->row_gone = false;
+			s->was.id = 0;
 			s->sub = GetCurrentSubTransactionId();
 			mq_lease_settling(l, MQ_NACK);
 			l->settler = MqMyProcNumber();
@@ -155,6 +156,7 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 	{
 		Chosen	   *c = &chosen[i];
 		const char *error = mq_reason_text(c->reason);
+		MqPlace		was = {0};
 		MqRow		row;
 		MqHolder	holder;
 		bool		ok;
@@ -184,7 +186,7 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 		}
 		if (c->spent)
 			ok = mq_dead_letter(&r, c->id, &row.place.tid, c->attempts,
-								expired ? "expired" : "attempts", error, true);
+								expired ? "expired" : "attempts", error, true, &was);
 		else
 		{
 			/* an UPDATE that is not known here may have put it off */
@@ -200,6 +202,7 @@ write_some(MqDef *def, Relation rel, int max, bool only_spent)
 			continue;
 		}
 		t->settles.a[c->record].dead = t->settles.a[c->record].row_gone = c->spent;
+		t->settles.a[c->record].was = was;
 		t->settles.a[c->record].nmoves = t->moves.n;
 	}
 	mq_reader_done(&r);

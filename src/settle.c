@@ -101,6 +101,7 @@ mark(MqDef *def, MqTouch *t, const MqSettleArgs *a, Marked *marked)
 			s->verb = a->verb;
 			s->claim = -1;
 			s->dead = s->row_gone = false;
+			s->was.id = 0;
 			s->sub = sub;
 			if (l->state == MQ_LEASE_OPEN)
 			{
@@ -202,18 +203,19 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 		bool		dead = false;
 		bool		gone = false;
 		MqValues	row;
+		MqPlace		was = {0};
 
 		switch (a->verb)
 		{
 			case MQ_ACK:
-				ok = gone = mq_row_delete(&r, m->id, &m->tid, keep ? &row : NULL);
+				ok = gone = mq_row_delete(&r, m->id, &m->tid, &was, keep ? &row : NULL);
 				if (ok && keep)
 					mq_archive_row(&archive, &row, m->consumer);
 				break;
 			case MQ_NACK:
 				if (def->policy.max_attempts > 0 && attempts >= def->policy.max_attempts)
 					ok = dead = gone = mq_dead_letter(&r, m->id, &m->tid, attempts,
-													  "attempts", reason, false);
+													  "attempts", reason, false, &was);
 				else
 					ok = mq_row_fail(&r, m->id, &m->tid, attempts,
 									 mq_time_add(mq_now(), a->has_delay ? a->delay :
@@ -222,18 +224,19 @@ mq_settle(MqDef *def, Relation rel, const MqSettleArgs *a)
 				break;
 			case MQ_REJECT:
 				ok = dead = gone = mq_dead_letter(&r, m->id, &m->tid, attempts,
-												  "rejected", reason, false);
+												  "rejected", reason, false, &was);
 				break;
 			case MQ_RELEASE:
 				break;
 			case MQ_DROP:
 				ok = dead = gone = mq_dead_letter(&r, m->id, &m->tid, m->attempts,
-												  "maxlen", NULL, false);
+												  "maxlen", NULL, false, &was);
 				break;
 		}
 		/* a trigger may have settled others: the array may have moved */
 		t->settles.a[m->record].dead = dead;
 		t->settles.a[m->record].row_gone = gone;
+		t->settles.a[m->record].was = was;
 		t->settles.a[m->record].nmoves = t->moves.n;
 		if (!ok)
 		{

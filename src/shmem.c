@@ -451,6 +451,7 @@ mq_queue_create(Oid dboid, Oid relid, bool *created)
 			dlist_init(&q->keys[s]);
 		dlist_init(&q->leases);
 		dlist_init(&q->failed);
+		dlist_init(&q->later);
 		dlist_init(&q->prepared);
 		dlist_init(&q->waiters);
 		dlist_init(&q->matchers);

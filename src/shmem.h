@@ -232,7 +232,9 @@ typedef struct MqLease
 								 * its position in its priority's due lane */
 	int64		duration;		/* length of the lease, microseconds; < 0: as
 								 * long as the session lives */
-	TimestampTz ready_at;		/* of the row as delivered; DT_NOBEGIN: none */
+	TimestampTz ready_at;		/* of the row as far as known here; DT_NOBEGIN:
+								 * none.  Changed by mq_count_lease alone */
+	dlist_node	later;			/* if is_later: in queue->later */
 	TimestampTz expires_at;		/* of a row that the expiry scan has met and
 								 * left to this lease; DT_NOEND: not met */
 	ItemPointerData tid;		/* hint, valid while relnode is the table's */
@@ -247,9 +249,10 @@ typedef struct MqLease
 	bool		unwritten;		/* attempts is more than the row says */
 	bool		held;			/* counted in queue->nheld */
 	uint8		timed_in;		/* MqTimer */
+	bool		is_later;		/* ready_at is after the queue's counted_until */
 	bool		dropping;		/* no delivery: a producer takes it to make room */
-	bool		unseen;			/* the row was not looked at yet, and may stand
-								 * elsewhere than the list said */
+	bool		unseen;			/* the row was not looked at yet, or written by
+								 * several since, and may stand elsewhere */
 	uint8		key_known;		/* MqKeyKnown */
 	MqKey	   *key;			/* of an ordered queue's message */
 	int			holder;			/* process number of the consumer's session */
@@ -267,7 +270,7 @@ typedef struct MqLease
 typedef struct MqCounters
 {
 	int64		rows;			/* committed rows in the table */
-	int64		delayed;		/* ... not leased, due after counted_until */
+	int64		later;			/* ... due after counted_until, leased or not */
 	TimestampTz counted_until;	/* see stats.c */
 	TimestampTz count_next;		/* least due time after counted_until */
 	int64		enqueued;
@@ -280,14 +283,25 @@ typedef struct MqCounters
 	int64		rows_examined;
 	int64		blocks_touched;
 	bool		exact;
-	bool		rows_exact;		/* rows is, whatever delayed may be */
+	bool		rows_exact;		/* rows is, whatever later may be */
 	bool		recounting;
-	bool		counting;		/* rows in (count_from, counted_until] */
-	bool		dirty;			/* ... one of which came or went meanwhile */
-	TimestampTz count_from;
+	bool		counting;		/* counted_until has moved, the rows are being walked */
+	uint32		walks;			/* how often, recounts included */
+	TimestampTz count_from;		/* counted_until before the last walk */
 	TimestampTz recounted;		/* steady */
 	TimestampTz since;
 } MqCounters;
+
+/*
+ * The snapshot by which rows were counted, for the commit callbacks: the changes of
+ * whoever is visible in it have been.  See stats.c.
+ */
+typedef struct MqCountedBy
+{
+	FullTransactionId xmax;		/* invalid: nobody is */
+	TransactionId xip[MQ_COUNTED_XIP];
+	int			nxip;
+} MqCountedBy;
 
 /* The options that failures and expiries need where no catalog can be read. */
 typedef struct MqPolicy
@@ -353,6 +367,8 @@ typedef struct MqQueue
 	dlist_head	leases;			/* those not FAILED */
 	dlist_head	failed;			/* those FAILED */
 	int			nleases;		/* all of them */
+	dlist_head	later;			/* those of rows due after counted_until */
+	int			nlater;
 	int			nfailed;		/* those FAILED, or SETTLING from FAILED */
 	int			ndropping;		/* those that are no deliveries */
 	int			nheld;			/* those whose dequeue has committed: HELD, or
@@ -390,12 +406,10 @@ typedef struct MqQueue
 	TimestampTz audited;		/* last audit by the worker (steady) ... */
 	int64		audit_sum;		/* ... and what it added up then */
 	int			audit_failures; /* how often it did not add up */
+	bool		audit_below;	/* a counter was less than nothing then */
 
-	/* The snapshot of the last recount, kept as it is by the commit callbacks:
-	 * who is visible in it has been counted.  See stats.c. */
-	FullTransactionId counted_xmax;
-	TransactionId counted_xip[MQ_COUNTED_XIP];
-	int			ncounted_xip;
+	MqCountedBy recounted_by;	/* the last recount */
+	MqCountedBy passed_by;		/* the last move of counted_until, from count_from */
 
 	TimestampTz notified;		/* last notification by the worker; steady */
 	bool		notify;			/* a notification is due; a shared lock is
@@ -462,7 +476,7 @@ typedef struct MqRecountDelta
 {
 	TransactionId xid;
 	int64		rows;
-	int64		delayed;
+	int64		later;
 } MqRecountDelta;
 
 typedef struct MqShared

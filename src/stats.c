@@ -2,18 +2,32 @@
  * stats.c
  *		Counters of a queue: constant time for every event and every reader.
  *
- * rows counts the committed rows, delayed those of them that are not leased
- * and come due after counted_until.  A delayed message becomes ready without
- * any event, so whoever reads the counters (or the worker) first moves
- * counted_until forward to now and subtracts the rows it passes: each message
- * is passed once (maint.c).  Leased messages are counted by the lease table.
+ * rows counts the committed rows, later those of them that come due after
+ * counted_until.  A delayed message becomes ready without any event, so whoever
+ * reads the counters (or the worker) first moves counted_until forward to now and
+ * subtracts the rows it passes: each message is passed once (maint.c).
+ *
+ * Leases are counted on their own, each by the time at which it was taken: delayed
+ * is later less the leases of rows due after counted_until.  What happens to rows
+ * is told by the callbacks of those who did it, which may come late and in another
+ * order than they became visible; what happens to leases happens here and now.  As
+ * the two are only added up, the order does not matter.  While a callback is still
+ * to come, either may be less than nothing.
+ *
+ * The walk over the rows that came due takes its snapshot together with
+ * counted_until, under the lock.  A transaction that the snapshot sees, but whose
+ * callback comes only later, has had its rows passed before they were added: the
+ * queue keeps the snapshot, so that the callback counts as if counted_until had not
+ * moved (mq_count_horizon).  Only the last walk is known: a callback that comes
+ * later than two, for a row that the first one passed, leaves the count wrong by
+ * that row, as does one of more than MQ_COUNTED_XIP transactions open at once.
  *
  * After a crash, or for a queue whose slot went to another, the rows are
  * counted anew by walking the table once.  Transactions that end meanwhile
  * log their changes with their xid; when the walk is done, those its snapshot
  * did not see are added.  A transaction that the snapshot saw, but whose
  * callback comes only after the walk, has been counted by it: the queue keeps
- * the snapshot, so that such a callback leaves rows and delayed alone.
+ * that snapshot too, so that such a callback leaves rows and later alone.
  *
  * All functions: the queue's partition is locked by the caller.
  */
@@ -22,37 +36,87 @@
 #include "access/transam.h"
 #include "access/xact.h"
 
-/* n rows come to (or, negative, leave) this place, not being leased. */
-void
-mq_count_row(MqQueue *q, const MqPlace *place, int n)
+/* The time after which this committed transaction's rows are later. */
+TimestampTz
+mq_count_horizon(MqQueue *q, FullTransactionId xid)
 {
-	q->n.rows += n;
-	if (place->timed)
-		mq_count_leased(q, place->ready_at, -n);
+	return mq_count_has(&q->passed_by, xid) ? q->n.count_from : q->n.counted_until;
 }
 
-/* n rows with this ready_at become leased (or, negative, free again). */
+/* n rows come to (or, negative, leave) this place, by a commit with this horizon. */
 void
-mq_count_leased(MqQueue *q, TimestampTz ready_at, int n)
+mq_count_row(MqQueue *q, const MqPlace *place, int n, TimestampTz horizon)
 {
-	if (ready_at == DT_NOBEGIN)
+	q->n.rows += n;
+	if (!place->timed || place->ready_at <= horizon)
 		return;
-	if (ready_at <= q->n.counted_until)
+	q->n.later += n;
+	if (n > 0 && place->ready_at > q->n.counted_until && place->ready_at < q->n.count_next)
+		q->n.count_next = place->ready_at;
+}
+
+/* The lease's row is known to be due at this time; DT_NOBEGIN: it has none, or is gone. */
+void
+mq_count_lease(MqLease *l, TimestampTz ready_at)
+{
+	MqQueue    *q = l->queue;
+	bool		is_later = ready_at > q->n.counted_until;
+
+	l->ready_at = ready_at;
+	if (is_later == l->is_later)
+		return;
+	l->is_later = is_later;
+	if (is_later)
 	{
-		if (q->n.counting && ready_at > q->n.count_from)
-			q->n.dirty = true;
-		return;
+		dlist_push_tail(&q->later, &l->later);
+		q->nlater++;
 	}
-	q->n.delayed -= n;
-	if (n < 0 && ready_at < q->n.count_next)
-		q->n.count_next = ready_at;
+	else
+	{
+		dlist_delete(&l->later);
+		q->nlater--;
+	}
+}
+
+/* Moves counted_until.  The rows between are the caller's to count. */
+void
+mq_count_until(MqQueue *q, TimestampTz until)
+{
+	dlist_mutable_iter iter;
+	dlist_head *lists[] = {&q->leases, &q->failed};
+	bool		back = until < q->n.counted_until;
+
+	q->n.count_from = q->n.counted_until;
+	q->n.counted_until = until;
+	if (back)
+		for (int i = 0; i < 2; i++)
+			dlist_foreach_modify(iter, lists[i])
+			{
+				MqLease    *l = dlist_container(MqLease, node, iter.cur);
+
+				mq_count_lease(l, l->ready_at);
+			}
+	else
+		dlist_foreach_modify(iter, &q->later)
+		{
+			MqLease    *l = dlist_container(MqLease, later, iter.cur);
+
+			mq_count_lease(l, l->ready_at);
+		}
+}
+
+/* Rows that are not leased and come due after counted_until. */
+static int64
+count_delayed(MqQueue *q)
+{
+	return Max(q->n.later - q->nlater, 0);
 }
 
 /* Messages that could be delivered at counted_until. */
 int64
 mq_count_ready(MqQueue *q)
 {
-	int64		n = q->n.rows - q->n.delayed - q->nleases;
+	int64		n = q->n.rows - count_delayed(q) - q->nleases;
 
 	return Max(n, 0);
 }
@@ -72,56 +136,55 @@ mq_count_length(MqQueue *q)
 int64
 mq_count_delayed(MqQueue *q)
 {
-	int64		n = q->n.delayed + q->nfailed;
-
-	return Max(n, 0);
+	return count_delayed(q) + q->nfailed;
 }
 
-/* A recent transaction id with its epoch.  No partition is locked. */
+/* A transaction id with its epoch, less than 2^31 away from one that is known. */
 FullTransactionId
-mq_full_xid(TransactionId xid)
+mq_full_xid(FullTransactionId known, TransactionId xid)
 {
-	FullTransactionId next = ReadNextFullTransactionId();
-	uint32		epoch = EpochFromFullTransactionId(next);
+	int32		away = (int32) (xid - XidFromFullTransactionId(known));
 
-	if (xid > XidFromFullTransactionId(next))
-		epoch--;
-	return FullTransactionIdFromEpochAndXid(epoch, xid);
+	return FullTransactionIdFromU64(U64FromFullTransactionId(known) + away);
 }
 
 /*
- * The rows have been counted as this snapshot, whose xmax is given, sees them.
- * What the caller's own transaction did is left to its end; no snapshot names it.
- * False if there were too many transactions open to remember them.
+ * Rows are counted as this snapshot, whose xmax is given, sees them.  What the
+ * caller's own transaction did is left to its end; no snapshot names it.  False,
+ * and nobody is known to be counted, if there were too many transactions open to
+ * remember them.
  */
 bool
-mq_count_seen_by(MqQueue *q, Snapshot snapshot, FullTransactionId xmax)
+mq_count_by(MqCountedBy *by, Snapshot snapshot, FullTransactionId xmax)
 {
 	TransactionId own = GetTopTransactionIdIfAny();
 
-	q->counted_xmax = xmax;
-	q->ncounted_xip = Min(snapshot->xcnt, MQ_COUNTED_XIP - 1);
-	memcpy(q->counted_xip, snapshot->xip, sizeof(TransactionId) * q->ncounted_xip);
+	by->xmax = InvalidFullTransactionId;
+	if (snapshot->xcnt > MQ_COUNTED_XIP - 1)
+		return false;
+	by->xmax = xmax;
+	by->nxip = snapshot->xcnt;
+	memcpy(by->xip, snapshot->xip, sizeof(TransactionId) * by->nxip);
 	if (TransactionIdIsValid(own))
-		q->counted_xip[q->ncounted_xip++] = own;
-	return snapshot->xcnt <= MQ_COUNTED_XIP - 1;
+		by->xip[by->nxip++] = own;
+	return true;
 }
 
-/* Whether the last recount has counted what this transaction did. */
+/* Whether that count has what this transaction did. */
 bool
-mq_count_has(MqQueue *q, FullTransactionId xid)
+mq_count_has(const MqCountedBy *by, FullTransactionId xid)
 {
-	if (!FullTransactionIdIsValid(xid) || !FullTransactionIdPrecedes(xid, q->counted_xmax))
+	if (!FullTransactionIdIsValid(xid) || !FullTransactionIdPrecedes(xid, by->xmax))
 		return false;
-	for (int i = 0; i < q->ncounted_xip; i++)
-		if (q->counted_xip[i] == XidFromFullTransactionId(xid))
+	for (int i = 0; i < by->nxip; i++)
+		if (by->xip[i] == XidFromFullTransactionId(xid))
 			return false;
 	return true;
 }
 
 /* Records what a transaction changed while the rows are being counted. */
 void
-mq_count_log(MqQueue *q, TransactionId xid, int64 rows, int64 delayed)
+mq_count_log(MqQueue *q, TransactionId xid, int64 rows, int64 later)
 {
 	if (mq_shared->nrecount >= MQ_RECOUNT_LOG)
 		mq_shared->recount_overflow = true;
@@ -131,6 +194,6 @@ mq_count_log(MqQueue *q, TransactionId xid, int64 rows, int64 delayed)
 
 		d->xid = xid;
 		d->rows = rows;
-		d->delayed = delayed;
+		d->later = later;
 	}
 }

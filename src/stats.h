@@ -10,14 +10,16 @@
 
 #include "utils/snapshot.h"
 
-extern void mq_count_row(MqQueue *q, const MqPlace *place, int n);
-extern void mq_count_leased(MqQueue *q, TimestampTz ready_at, int n);
+extern TimestampTz mq_count_horizon(MqQueue *q, FullTransactionId xid);
+extern void mq_count_row(MqQueue *q, const MqPlace *place, int n, TimestampTz horizon);
+extern void mq_count_lease(MqLease *l, TimestampTz ready_at);
+extern void mq_count_until(MqQueue *q, TimestampTz until);
 extern int64 mq_count_ready(MqQueue *q);
 extern int64 mq_count_length(MqQueue *q);
 extern int64 mq_count_delayed(MqQueue *q);
-extern FullTransactionId mq_full_xid(TransactionId xid);
-extern bool mq_count_seen_by(MqQueue *q, Snapshot snapshot, FullTransactionId xmax);
-extern bool mq_count_has(MqQueue *q, FullTransactionId xid);
-extern void mq_count_log(MqQueue *q, TransactionId xid, int64 rows, int64 delayed);
+extern FullTransactionId mq_full_xid(FullTransactionId known, TransactionId xid);
+extern bool mq_count_by(MqCountedBy *by, Snapshot snapshot, FullTransactionId xmax);
+extern bool mq_count_has(const MqCountedBy *by, FullTransactionId xid);
+extern void mq_count_log(MqQueue *q, TransactionId xid, int64 rows, int64 later);
 
 #endif							/* MQ_STATS_H */

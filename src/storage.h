@@ -84,6 +84,8 @@ typedef struct MqScan
 	MqPos		from;
 	int			phase;
 	bool		kill;
+	bool		as_seen;		/* what the snapshot sees is MQ_LOOK_OK, whatever
+								 * has become of it since */
 } MqScan;
 
 /* Values of a row in the order of MqColumn. */
@@ -116,7 +118,8 @@ extern int	mq_storage_expiring(MqReader *r, MqExpiryPos from, TimestampTz upto,
 extern bool mq_row_insert(MqDef *def, Relation rel, MqValues *values, int64 *id);
 extern void mq_rows_insert(MqDef *def, Relation rel, MqValues *values, int n,
 						   int64 *ids, bool *inserted);
-extern bool mq_row_delete(MqReader *r, int64 id, ItemPointer tid, MqValues *taken);
+extern bool mq_row_delete(MqReader *r, int64 id, ItemPointer tid, MqPlace *was,
+						  MqValues *taken);
 extern MqTaken mq_row_take_expired(MqReader *r, int64 id, ItemPointer tid,
 								   TimestampTz upto, MqRow *row, MqValues *taken);
 extern bool mq_row_fail(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
@@ -126,12 +129,11 @@ extern MqPlace mq_tuple_place(MqDef *def, TupleDesc desc, HeapTuple tuple);
 extern text *mq_tuple_key(MqDef *def, TupleDesc desc, HeapTuple tuple);
 extern uint64 mq_tuple_key_hash(MqDef *def, TupleDesc desc, HeapTuple tuple);
 extern bool mq_same_key(MqDef *def, TupleDesc desc, HeapTuple a, HeapTuple b);
-extern int64 mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed,
-							  Snapshot snapshot, bool (*skip) (MqReader *r, int64 id),
-							  const TransactionId *xids, int nxids,
+extern int64 mq_storage_count(MqReader *r, TimestampTz upto, int64 *later,
+							  Snapshot snapshot, const TransactionId *xids, int nxids,
 							  int64 *uncommitted);
 extern int64 mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
-								  TimestampTz *next, bool (*skip) (MqReader *r, int64 id));
+								  TimestampTz *next, Snapshot snapshot);
 
 /* What mq is doing through the executor, for the table's triggers. */
 typedef struct MqOwnDelete

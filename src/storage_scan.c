@@ -225,6 +225,7 @@ mq_scan_begin(MqScan *s, MqReader *r, int lane, MqPos from, int64 hi)
 	s->lane = lane;
 	s->from = from;
 	s->phase = 0;
+	s->as_seen = false;
 	s->desc = NULL;
 	s->index = index_open(r->def->index[lane == MQ_LANE_FRESH ? MQ_INDEX_PKEY : MQ_INDEX_READY],
 						  AccessShareLock);
@@ -279,7 +280,7 @@ mq_scan_next(MqScan *s, MqSeen *seen)
 			s->kill = all_dead && !RecoveryInProgress();
 			return true;
 		}
-		seen->look = mq_row_judge(&tuple, r->buffer, &seen->holder);
+		seen->look = s->as_seen ? MQ_LOOK_OK : mq_row_judge(&tuple, r->buffer, &seen->holder);
 		if (seen->look != MQ_LOOK_GONE)
 			seen->place = mq_tuple_place(r->def, desc, &tuple);
 		LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
@@ -320,13 +321,12 @@ inserted_by(HeapTupleHeader header, const TransactionId *xids, int n)
 }
 
 /*
- * Counts the rows the snapshot sees, and those of them due after upto that
- * skip() does not name; and for each of nxids prepared transactions those it
- * has inserted.  Walks the whole table: for a recount only.
+ * Counts the rows the snapshot sees, and as later those of them due after upto; and
+ * for each of nxids prepared transactions those it has inserted.  Walks the whole
+ * table: for a recount only.
  */
 int64
-mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapshot,
-				 bool (*skip) (MqReader *r, int64 id),
+mq_storage_count(MqReader *r, TimestampTz upto, int64 *later, Snapshot snapshot,
 				 const TransactionId *xids, int nxids, int64 *uncommitted)
 {
 	BlockNumber nblocks = RelationGetNumberOfBlocks(r->rel);
@@ -334,7 +334,7 @@ mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapsho
 	TupleDesc	desc = RelationGetDescr(r->rel);
 	int64		rows = 0;
 
-	*delayed = 0;
+	*later = 0;
 	for (BlockNumber b = 0; b < nblocks; b++)
 	{
 		Buffer		buffer;
@@ -364,8 +364,8 @@ mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapsho
 					MqPlace		p = mq_tuple_place(r->def, desc, &tuple);
 
 					rows++;
-					if (p.timed && p.ready_at > upto && !skip(r, p.id))
-						(*delayed)++;
+					if (p.timed && p.ready_at > upto)
+						(*later)++;
 				}
 				else
 				{
@@ -383,12 +383,12 @@ mq_storage_count(MqReader *r, TimestampTz upto, int64 *delayed, Snapshot snapsho
 }
 
 /*
- * Counts the rows that come due after `after` and not after `upto`, leaving
- * out those skip() names; *next becomes the first time behind upto.
+ * Counts the rows the snapshot sees that come due after `after` and not after
+ * `upto`; *next becomes the first time behind upto.
  */
 int64
 mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
-					 TimestampTz *next, bool (*skip) (MqReader *r, int64 id))
+					 TimestampTz *next, Snapshot snapshot)
 {
 	int64		n = 0;
 
@@ -399,6 +399,9 @@ mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
 		MqSeen		seen;
 
 		mq_scan_begin(&scan, r, MQ_LANE_DUE(p), (MqPos) {after, PG_INT64_MAX}, PG_INT64_MAX);
+		UnregisterSnapshot(scan.snapshot);
+		scan.snapshot = RegisterSnapshot(snapshot);
+		scan.as_seen = true;
 		while (mq_scan_next(&scan, &seen))
 		{
 			CHECK_FOR_INTERRUPTS();
@@ -409,8 +412,7 @@ mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
 				*next = Min(*next, seen.pos.t);
 				break;
 			}
-			if (!skip(r, seen.pos.id))
-				n++;
+			n++;
 		}
 		mq_scan_end(&scan);
 	}

@@ -249,7 +249,7 @@ mq_rows_insert(MqDef *def, Relation rel, MqValues *values, int n,
  */
 static bool
 find_for_write(MqReader *r, int64 id, ItemPointer tid, ItemPointer found,
-			   HeapTuple copy)
+			   MqPlace *place, HeapTuple copy)
 {
 	HeapTupleData tuple;
 
@@ -265,6 +265,8 @@ find_for_write(MqReader *r, int64 id, ItemPointer tid, ItemPointer found,
 	else if (!mq_row_by_key(r, id, &tuple))
 		return false;
 	*found = tuple.t_self;
+	if (place)
+		*place = mq_tuple_place(r->def, RelationGetDescr(r->rel), &tuple);
 	if (copy)
 		*copy = *heap_copytuple(&tuple);
 	LockBuffer(r->buffer, BUFFER_LOCK_UNLOCK);
@@ -272,15 +274,16 @@ find_for_write(MqReader *r, int64 id, ItemPointer tid, ItemPointer found,
 }
 
 /*
- * Deletes message id; the row as it was goes to *taken if that is given (in
- * the current memory context).  Waits for whoever holds the row, as a DELETE
+ * Deletes message id; where it stood goes to *was (id 0 if that is not known), the
+ * row as it was to *taken if that is given (in the current memory context).  Waits for whoever holds the row, as a DELETE
  * does; follows it if it was updated.  False if it is gone.
  */
 bool
-mq_row_delete(MqReader *r, int64 id, ItemPointer tid, MqValues *taken)
+mq_row_delete(MqReader *r, int64 id, ItemPointer tid, MqPlace *was, MqValues *taken)
 {
 	ItemPointerData at = *tid;
 
+	was->id = 0;
 	if (!r->def->plain)
 		return mq_owner_delete(r, id, taken);
 
@@ -292,7 +295,7 @@ mq_row_delete(MqReader *r, int64 id, ItemPointer tid, MqValues *taken)
 		HeapTupleData old;
 		TM_Result	result;
 
-		if (!find_for_write(r, id, &at, &found, taken ? &old : NULL))
+		if (!find_for_write(r, id, &at, &found, was, taken ? &old : NULL))
 			return false;
 		result = heap_delete(r->rel, &found, GetCurrentCommandId(true),
 							 InvalidSnapshot, true, &tmfd, false);
@@ -379,7 +382,7 @@ mq_row_fail(MqReader *r, int64 id, ItemPointer tid, int32 attempts,
 		TM_Result	result;
 		bool		new_entries;
 
-		if (!find_for_write(r, id, &at, &found, &old))
+		if (!find_for_write(r, id, &at, &found, NULL, &old))
 			return false;
 		was = mq_tuple_place(r->def, desc, &old);
 		mq_row_values(r, &old, &values);

@@ -200,6 +200,15 @@ stop_and_start($node, 'fast');
 $node->safe_psql('postgres', q{COMMIT PREPARED 'y'});
 wait_until($node, q{SELECT exact AND ready = 1 FROM mq.stats WHERE queue = 'counted'}, 'a prepared DELETE over a clean restart is counted');
 
+# A prepared ack of a message that had come due, but not been counted as such.
+my $timed = $node->safe_psql('postgres', q{
+SELECT mq.create_queue('timed'), mq.enqueue('timed', delay => '1 day'), (SELECT count(*) FROM mq.stats) \g /dev/null
+SELECT mq.enqueue('timed', deliver_at => now()) \g /dev/null
+SELECT receipt FROM mq.dequeue('timed')});
+$node->safe_psql('postgres', qq{BEGIN; SELECT mq.ack('timed', 2, $timed); PREPARE TRANSACTION 'z'});
+$node->safe_psql('postgres', q{COMMIT PREPARED 'z'});
+wait_until($node, q{SELECT exact AND ready = 0 AND delayed = 1 AND in_flight = 0 FROM mq.stats WHERE queue = 'timed'}, 'a prepared ack is counted');
+
 # A prepared UPDATE puts a message off; what failed meanwhile, known to memory only,
 # follows it: for who dequeues at once, and for the worker that writes the failure.
 for my $q ('off', 'off_too')
