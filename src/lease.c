@@ -151,7 +151,7 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->write_after = DT_NOBEGIN;
 	l->due = DT_NOBEGIN;
 	l->expires_at = DT_NOEND;
-	l->held = l->dropping = l->unseen = l->is_later = false;
+	l->held = l->dropping = l->unseen = l->astray = l->is_later = false;
 	l->ready_at = DT_NOBEGIN;
 	mq_key_lease_new(l);
 	dlist_push_tail(&q->leases, &l->node);

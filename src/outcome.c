@@ -61,10 +61,14 @@ mq_return_claim(MqQueue *q, MqLease *l)
 	else
 	{
 		MqPlace		p = mq_lease_place(l);
+		bool		astray = l->astray;
 
 		mq_expiry_left(l);
 		mq_lease_free(l);
-		mq_lane_add(q, &p);
+		if (astray)
+			mq_queue_init_lanes(q);
+		else
+			mq_lane_add(q, &p);
 	}
 }
 
@@ -114,7 +118,7 @@ gone_commit(MqQueue *q, const MqGone *g, TimestampTz horizon)
 /*
  * The row of this lease was written anew.  If the lease knows neither the version
  * that was nor the one that came, another's callback is still to come or has come
- * first: the row may stand at either place, and the lease's end lists only one.
+ * first, and nobody can say any more which place is the last: the lease is astray.
  */
 static void
 move_leased(MqQueue *q, MqLease *l, const MqMove *m, TimestampTz now)
@@ -125,11 +129,9 @@ move_leased(MqQueue *q, MqLease *l, const MqMove *m, TimestampTz now)
 	if (l->relnode == q->relnode && ItemPointerIsValid(&l->tid) &&
 		!ItemPointerEquals(&l->tid, unconstify(ItemPointerData *, &m->was.tid)) &&
 		!ItemPointerEquals(&l->tid, unconstify(ItemPointerData *, &m->place.tid)))
-	{
-		l->unseen = true;
-		mq_lane_add(q, &m->place);
+		l->astray = true;
+	if (l->astray)
 		return;
-	}
 	mq_lease_clear_timer(l);
 	l->tid = m->place.tid;
 	l->relnode = q->relnode;

@@ -241,6 +241,7 @@ restore_lease(const FileLease *fl, int64 later)
 	l->reason = fl->lease.reason;
 	l->session = fl->lease.session;
 	l->unwritten = fl->lease.unwritten;
+	l->astray = fl->lease.astray;
 	l->holder = -1;
 	l->pid = fl->lease.pid;
 	l->settler = -1;

@@ -251,8 +251,11 @@ typedef struct MqLease
 	uint8		timed_in;		/* MqTimer */
 	bool		is_later;		/* ready_at is after the queue's counted_until */
 	bool		dropping;		/* no delivery: a producer takes it to make room */
-	bool		unseen;			/* the row was not looked at yet, or written by
-								 * several since, and may stand elsewhere */
+	bool		unseen;			/* the row was not looked at yet, and may stand
+								 * elsewhere than the list said */
+	bool		astray;			/* several have written the row, and where it
+								 * stands is not known: all lanes are scanned
+								 * when it goes back */
 	uint8		key_known;		/* MqKeyKnown */
 	MqKey	   *key;			/* of an ordered queue's message */
 	int			holder;			/* process number of the consumer's session */
