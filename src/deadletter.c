@@ -360,7 +360,7 @@ bury(const Deaths *d)
 /*
  * Moves message id, leased by the caller, to the dead letters with the rights
  * of its queue's owner; with none it is dropped and logged.  error may be NULL;
- * where the message stood goes to *was, as mq_row_delete says.
+ * where the message stood goes to *was.
  * Raises what the insert raises, 42501 if the owner may not send there.  Waits
  * for whoever holds the row; with nowait not for the tables of the queues it
  * goes to (55P03).  False if it is gone.

@@ -153,6 +153,7 @@ mq_lease_new(MqQueue *q, int64 id)
 	l->expires_at = DT_NOEND;
 	l->held = l->dropping = l->unseen = l->astray = l->is_later = false;
 	l->ready_at = DT_NOBEGIN;
+	ItemPointerSetInvalid(&l->behind);
 	mq_key_lease_new(l);
 	dlist_push_tail(&q->leases, &l->node);
 	q->nleases++;
@@ -423,6 +424,28 @@ mq_lease_put_off(MqLease *l, const MqPlace *place)
 	l->due = place->ready_at;
 	mq_count_lease(l, place->ready_at);
 	mq_lease_put_back(l, DT_NOBEGIN);
+}
+
+/*
+ * The row has been written anew, by one who has ended, and stands at this place; its
+ * tid may be invalid.  other_time: it has got another ready_at by that.
+ */
+void
+mq_lease_moved(MqLease *l, const MqPlace *place, bool other_time, TimestampTz now)
+{
+	mq_lease_clear_timer(l);
+	l->tid = place->tid;
+	l->relnode = l->queue->relnode;
+	l->priority = place->priority;
+	mq_count_lease(l, place->timed ? place->ready_at : DT_NOBEGIN);
+	/* what he says comes after the failure */
+	if (l->unwritten && other_time)
+		l->due = place->timed ? place->ready_at : now;
+	if (mq_lease_counts_as_failed(l))
+		l->until = l->due;
+	/* the row may say otherwise now; if not, the next look finds it */
+	l->expires_at = DT_NOEND;
+	mq_lease_set_timer(l);
 }
 
 /* A FAILED entry is delivered again. */

@@ -18,6 +18,8 @@ extern void mq_lease_fail(MqLease *l, MqReason reason, TimestampTz now);
 extern void mq_lease_mirror(MqLease *l);
 extern void mq_lease_put_back(MqLease *l, TimestampTz until);
 extern void mq_lease_put_off(MqLease *l, const MqPlace *place);
+extern void mq_lease_moved(MqLease *l, const MqPlace *place, bool other_time,
+						   TimestampTz now);
 extern bool mq_lease_counts_as_failed(const MqLease *l);
 extern void mq_lease_set_timer(MqLease *l);
 extern void mq_lease_clear_timer(MqLease *l);

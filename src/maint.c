@@ -39,22 +39,23 @@ bool		mq_maint_notifying = false;
  * knows of any have been missed, by a write that no trigger saw or by a fault
  * of ours.  Found twice with nothing having happened in between, the lanes are
  * scanned again; if that does not help either the rows are counted again, as
- * they are if a counter is twice less than nothing.  The partition is locked.
+ * they are if a counter is twice what it cannot be.  The partition is locked.
  */
 static void
 audit(MqQueue *q, TimestampTz now, TimestampTz steady)
 {
 	int64		sum = q->n.enqueued + q->n.delivered;
-	bool		below;
+	bool		odd;
 
 	if (steady - q->audited < AUDIT_PAUSE)
 		return;
 	q->audited = steady;
-	/* below nothing for that long: what is missing does not come any more */
-	below = q->n.rows < 0 || q->n.later < q->nlater;
-	if (below && q->audit_below)
+	/* what is missing for that long does not come any more */
+	odd = q->n.rows < 0 || q->n.later < q->nlater ||
+		(q->n.later > 0 && q->n.count_next == DT_NOEND && !q->n.counting);
+	if (odd && q->audit_odd)
 		q->n.exact = q->n.rows_exact = false;
-	q->audit_below = below;
+	q->audit_odd = odd;
 	if (!q->n.exact || mq_count_ready(q) == 0 || mq_lane_has_work(q, now) ||
 		q->nblocked > 0 || q->nprepared > 0 || q->nparked_keys > 0 || mq_lane_scanning(q))
 	{
@@ -237,6 +238,9 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	int			partition = mq_partition_of(MyDatabaseId, def->relid);
 	FullTransactionId next_xid = ReadNextFullTransactionId();
 	Snapshot	latest;
+
+	/* a walk knows of its last predecessor only */
+	mq_outcome_retire(def->relid);
 
 	/* what it allocates and raises at the first time: nothing is under the lock */
 	Assert(ActiveSnapshotSet());

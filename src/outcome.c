@@ -92,9 +92,7 @@ settle_commit(MqQueue *q, const MqSettle *s, TimestampTz horizon)
 		q->n.dead++;
 	if (s->row_gone)
 	{
-		MqPlace		was = s->was.id != 0 ? s->was : mq_lease_place(l);
-
-		mq_count_row(q, &was, -1, horizon);
+		mq_count_row(q, &s->was, -1, horizon);
 		mq_key_row_gone(l);
 	}
 	mq_lease_free(l);
@@ -118,33 +116,27 @@ gone_commit(MqQueue *q, const MqGone *g, TimestampTz horizon)
 /*
  * The row of this lease was written anew.  If the lease knows neither the version
  * that was nor the one that came, another's callback is still to come or has come
- * first, and nobody can say any more which place is the last: the lease is astray.
+ * first: the lease follows, but does not know any more whether that is the last.
  */
 static void
 move_leased(MqQueue *q, MqLease *l, const MqMove *m, TimestampTz now)
 {
-	bool		other_time = m->place.timed != m->was.timed ||
-		(m->place.timed && m->place.ready_at != m->was.ready_at);
+	ItemPointerData was = m->was.tid;
+	ItemPointerData tid = m->place.tid;
 
 	if (l->relnode == q->relnode && ItemPointerIsValid(&l->tid) &&
-		!ItemPointerEquals(&l->tid, unconstify(ItemPointerData *, &m->was.tid)) &&
-		!ItemPointerEquals(&l->tid, unconstify(ItemPointerData *, &m->place.tid)))
+		!ItemPointerEquals(&l->tid, &was) && !ItemPointerEquals(&l->tid, &tid))
+	{
+		if (l->astray && ItemPointerEquals(&l->behind, &was))
+		{
+			l->behind = tid;
+			return;
+		}
 		l->astray = true;
-	if (l->astray)
-		return;
-	mq_lease_clear_timer(l);
-	l->tid = m->place.tid;
-	l->relnode = q->relnode;
-	l->priority = m->place.priority;
-	mq_count_lease(l, m->place.timed ? m->place.ready_at : DT_NOBEGIN);
-	/* whoever held the row is gone, and what he says comes after the failure */
-	if (l->unwritten && other_time)
-		l->due = m->place.timed ? m->place.ready_at : now;
-	if (mq_lease_counts_as_failed(l))
-		l->until = l->due;
-	/* the row may say otherwise now; if not, the next look finds it */
-	l->expires_at = DT_NOEND;
-	mq_lease_set_timer(l);
+		l->behind = l->tid;
+	}
+	mq_lease_moved(l, &m->place, m->place.timed != m->was.timed ||
+				   (m->place.timed && m->place.ready_at != m->was.ready_at), now);
 }
 
 /* Returns 1 if the row can be delivered from now on, 0 if later or never. */
@@ -255,7 +247,8 @@ void_moves(MqTouch *t)
 
 		if (l == NULL)
 			continue;
-		if (!l->met)
+		/* what a trigger did within it was noted before */
+		if (!l->met || (!m->is_new && ItemPointerEquals(&l->was->tid, &m->place.tid)))
 		{
 			l->met = true;
 			l->is_new = m->is_new;

@@ -126,12 +126,28 @@ mq_outcome_prepare(MqTouch *t, TransactionId xid)
 	}
 	for (int i = 0; i < t->reserves.n; i++)
 		p->reserved += t->reserves.a[i].n;
+	for (int i = 0; i < t->moves.n; i++)
+	{
+		const MqPlace *place = &t->moves.a[i].place;
+		MqLease    *l = t->moves.a[i].is_new ? NULL : mq_lease_find(q, place->id);
+
+		if (l && !(l->state == MQ_LEASE_SETTLING && l->xid == xid))
+		{
+			l->gone_xid = xid;
+			l->gone_moves = true;
+			l->gone_priority = place->priority;
+			l->gone_ready_at = place->timed ? place->ready_at : DT_NOBEGIN;
+		}
+	}
 	for (int i = 0; i < t->gone.n; i++)
 	{
 		MqLease    *l = mq_lease_find(q, t->gone.a[i].was.id);
 
 		if (l)
+		{
 			l->gone_xid = xid;
+			l->gone_moves = false;
+		}
 	}
 	/* from here on its end is awaited */
 	p->xid = xid;
@@ -157,10 +173,20 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 			if (l->gone_xid == p->xid && TransactionIdIsValid(p->xid))
 			{
 				l->gone_xid = InvalidTransactionId;
-				if (committed)
+				if (committed && !l->gone_moves)
 				{
 					mq_lease_free(l);
 					continue;
+				}
+				/* unless somebody else has moved it since */
+				if (committed && !l->astray)
+				{
+					MqPlace		p = {.id = l->id,.priority = l->gone_priority};
+
+					p.timed = l->gone_ready_at != DT_NOBEGIN;
+					p.ready_at = p.timed ? l->gone_ready_at : 0;
+					ItemPointerSetInvalid(&p.tid);
+					mq_lease_moved(l, &p, l->gone_ready_at != l->ready_at, mq_now());
 				}
 			}
 			if (l->xid != p->xid || !TransactionIdIsValid(l->xid))

@@ -247,6 +247,10 @@ restore_lease(const FileLease *fl, int64 later)
 	l->settler = -1;
 	l->xid = fl->lease.xid;
 	l->gone_xid = fl->lease.gone_xid;
+	l->gone_moves = fl->lease.gone_moves;
+	l->gone_priority = fl->lease.gone_priority;
+	l->gone_ready_at = fl->lease.gone_ready_at;
+	l->behind = fl->lease.behind;
 	l->dead = fl->lease.dead;
 	strlcpy(l->consumer, fl->lease.consumer, NAMEDATALEN);
 	l->state = fl->lease.state;

@@ -76,7 +76,6 @@ choose(MqDef *def, MqTouch *t, int max, bool only_spent, Chosen *chosen)
 			s->claim = -1;
 			s->verb = MQ_NACK;
 			s->dead = s->row_gone = false;
-			s->was.id = 0;
 			s->sub = GetCurrentSubTransactionId();
 			mq_lease_settling(l, MQ_NACK);
 			l->settler = MqMyProcNumber();

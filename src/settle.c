@@ -101,7 +101,6 @@ mark(MqDef *def, MqTouch *t, const MqSettleArgs *a, Marked *marked)
 			s->verb = a->verb;
 			s->claim = -1;
 			s->dead = s->row_gone = false;
-			s->was.id = 0;
 			s->sub = sub;
 			if (l->state == MQ_LEASE_OPEN)
 			{

@@ -235,12 +235,16 @@ typedef struct MqLease
 	TimestampTz ready_at;		/* of the row as far as known here; DT_NOBEGIN:
 								 * none.  Changed by mq_count_lease alone */
 	dlist_node	later;			/* if is_later: in queue->later */
+	TimestampTz gone_ready_at;	/* gone_moves: where to; DT_NOBEGIN: none */
 	TimestampTz expires_at;		/* of a row that the expiry scan has met and
 								 * left to this lease; DT_NOEND: not met */
 	ItemPointerData tid;		/* hint, valid while relnode is the table's */
+	ItemPointerData behind;		/* astray: who writes this version anew is told of
+								 * after others, and is too late */
 	RelFileNumber relnode;
 	int32		attempts;		/* failed deliveries before this one */
 	int16		priority;
+	int16		gone_priority;	/* gone_moves: where to */
 	uint8		state;			/* MqLeaseState */
 	uint8		from;			/* SETTLING: OPEN, HELD or FAILED */
 	uint8		verb;			/* SETTLING: MqVerb */
@@ -253,9 +257,12 @@ typedef struct MqLease
 	bool		dropping;		/* no delivery: a producer takes it to make room */
 	bool		unseen;			/* the row was not looked at yet, and may stand
 								 * elsewhere than the list said */
-	bool		astray;			/* several have written the row, and where it
-								 * stands is not known: all lanes are scanned
-								 * when it goes back */
+	bool		astray;			/* the row has got versions of which nobody told in
+								 * order, and may stand elsewhere: all lanes are
+								 * scanned when it goes back */
+	bool		gone_moves;		/* gone_xid has moved the row, not deleted it */
+	bool		dead;			/* SETTLING by a prepared one: it went to the dead
+								 * letters */
 	uint8		key_known;		/* MqKeyKnown */
 	MqKey	   *key;			/* of an ordered queue's message */
 	int			holder;			/* process number of the consumer's session */
@@ -263,9 +270,8 @@ typedef struct MqLease
 	int			settler;		/* OPEN, SETTLING: process number of the open
 								 * transaction; -1: prepared, see xid */
 	TransactionId xid;			/* prepared transaction that decides on it */
-	TransactionId gone_xid;		/* one that has deleted the row, not settling it */
-	bool		dead;			/* SETTLING by a prepared one: it went to the dead
-								 * letters */
+	TransactionId gone_xid;		/* one that has deleted or moved the row, not settling
+								 * it */
 	int			claim;			/* OPEN: index of the holder's own record */
 	char		consumer[NAMEDATALEN];
 } MqLease;
@@ -409,7 +415,7 @@ typedef struct MqQueue
 	TimestampTz audited;		/* last audit by the worker (steady) ... */
 	int64		audit_sum;		/* ... and what it added up then */
 	int			audit_failures; /* how often it did not add up */
-	bool		audit_below;	/* a counter was less than nothing then */
+	bool		audit_odd;		/* the counters could not be true then */
 
 	MqCountedBy recounted_by;	/* the last recount */
 	MqCountedBy passed_by;		/* the last move of counted_until, from count_from */

@@ -133,16 +133,25 @@ form_tuple(MqDef *def, Relation rel, MqValues *values)
 	return heap_form_tuple(desc, vp, np);
 }
 
-static void
-note_row(MqTouch *t, const MqValues *values, ItemPointer tid)
+/* Where a row with these values stands; its tid is left to the caller. */
+static MqPlace
+place_of(const MqValues *values)
 {
-	MqPlace		p;
+	MqPlace		p = {0};
 
 	p.id = DatumGetInt64(values->v[MQ_COL_ID]);
-	p.tid = *tid;
 	p.priority = DatumGetInt16(values->v[MQ_COL_PRIORITY]);
 	p.timed = !values->null[MQ_COL_READY_AT];
 	p.ready_at = p.timed ? mq_finite_time(DatumGetTimestampTz(values->v[MQ_COL_READY_AT])) : 0;
+	return p;
+}
+
+static void
+note_row(MqTouch *t, const MqValues *values, ItemPointer tid)
+{
+	MqPlace		p = place_of(values);
+
+	p.tid = *tid;
 	if (mq_place_lane(&p) == MQ_LANE_FRESH)
 		mq_xact_note_fresh(t, p.id, tid);
 	else
@@ -274,8 +283,8 @@ find_for_write(MqReader *r, int64 id, ItemPointer tid, ItemPointer found,
 }
 
 /*
- * Deletes message id; where it stood goes to *was (id 0 if that is not known), the
- * row as it was to *taken if that is given (in the current memory context).  Waits for whoever holds the row, as a DELETE
+ * Deletes message id; where it stood goes to *was, the row as it was to *taken if
+ * that is given (in the current memory context).  Waits for whoever holds the row, as a DELETE
  * does; follows it if it was updated.  False if it is gone.
  */
 bool
@@ -283,9 +292,16 @@ mq_row_delete(MqReader *r, int64 id, ItemPointer tid, MqPlace *was, MqValues *ta
 {
 	ItemPointerData at = *tid;
 
-	was->id = 0;
 	if (!r->def->plain)
-		return mq_owner_delete(r, id, taken);
+	{
+		MqValues	values;
+
+		if (!mq_owner_delete(r, id, taken ? taken : &values))
+			return false;
+		*was = place_of(taken ? taken : &values);
+		ItemPointerSetInvalid(&was->tid);
+		return true;
+	}
 
 	CheckCmdReplicaIdentity(r->rel, CMD_DELETE);
 	for (;;)

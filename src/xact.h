@@ -77,7 +77,7 @@ typedef struct MqSettle
 	bool		dead;			/* it went to the dead letters */
 	bool		row_gone;		/* the row leaves the table */
 	int			nmoves;			/* row_gone: how many moves had been noted by then */
-	MqPlace		was;			/* row_gone: where it stood; id 0: as the lease says */
+	MqPlace		was;			/* row_gone: where it stood */
 	SubTransactionId sub;
 } MqSettle;
 

@@ -152,6 +152,33 @@ SELECT mq.release('sn', :id, :receipt);
 COMMIT;
 SELECT is(pg_temp.three(), '0/1/0', 'put off, then released');
 SELECT mq.purge('sn');
+-- A trigger that writes the row once more does so within the statement that fired it.
+SET client_min_messages = error;
+CREATE FUNCTION public.once_more() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE mq.q_sn SET priority = 3 WHERE id = NEW.id AND priority <> 3;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER a_first AFTER UPDATE ON mq.q_sn FOR EACH ROW EXECUTE FUNCTION public.once_more();
+SELECT mq.enqueue('sn', '"far"', delay => '1 day', priority => 3), mq.enqueue('sn', '"moved"', delay => '1 h');
+SELECT is(pg_temp.three(), '0/2/0', 'two are delayed');
+BEGIN;
+UPDATE mq.q_sn SET ready_at = now() - interval '1 h' WHERE body = '"moved"';
+DELETE FROM mq.q_sn WHERE body = '"moved"';
+COMMIT;
+SELECT is(pg_temp.three(), '0/1/0', 'moved, moved by a trigger, and deleted');
+SELECT mq.enqueue('sn', '"moved"');
+SELECT id, receipt FROM mq.dequeue('sn') \gset
+UPDATE mq.q_sn SET ready_at = now() + interval '1 h' WHERE body = '"moved"';
+UPDATE mq.q_sn SET ready_at = now() WHERE body = '"moved"';
+SELECT is(pg_temp.three(), '0/1/1', 'leased, moved and moved by a trigger');
+SELECT mq.release('sn', :id, :receipt);
+SELECT is(pg_temp.three(), '1/1/0', '... released');
+SELECT is((SELECT body FROM mq.dequeue('sn', auto_ack => true)), '"moved"'::jsonb, '... and found');
+DROP TRIGGER a_first ON mq.q_sn;
+DROP FUNCTION public.once_more();
+RESET client_min_messages;
+SELECT mq.purge('sn');
 
 -- mq.in_flight's columns.
 SELECT mq.enqueue('sn', '1') AS id \gset

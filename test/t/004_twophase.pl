@@ -209,6 +209,29 @@ $node->safe_psql('postgres', qq{BEGIN; SELECT mq.ack('timed', 2, $timed); PREPAR
 $node->safe_psql('postgres', q{COMMIT PREPARED 'z'});
 wait_until($node, q{SELECT exact AND ready = 0 AND delayed = 1 AND in_flight = 0 FROM mq.stats WHERE queue = 'timed'}, 'a prepared ack is counted');
 
+# A prepared UPDATE of a leased message: its lease knows of it when the rows have been
+# counted anew; with a trigger on the table they are deleted by the executor.
+$node->safe_psql('postgres', q{CREATE FUNCTION looks_on() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'});
+for my $q ('led', 'led_by_owner')
+{
+	my $counted = sub { return "SELECT exact AND (ready, delayed, in_flight) = ($_[0]) FROM mq.stats WHERE queue = '$q'" };
+	my $receipt = $node->safe_psql('postgres',
+		"SELECT mq.create_queue('$q', lease => '1 hour'), mq.enqueue('$q'), mq.enqueue('$q') \\g /dev/null\nSELECT receipt FROM mq.dequeue('$q')");
+	$node->safe_psql('postgres', "CREATE TRIGGER looks_on AFTER DELETE ON mq.q_$q FOR EACH ROW EXECUTE FUNCTION looks_on()") if $q ne 'led';
+	$node->safe_psql('postgres', qq{BEGIN; UPDATE mq.q_$q SET ready_at = now() + '1 hour' WHERE id = 1; PREPARE TRANSACTION '$q'});
+	# whoever looks meets the end of the prepared transaction
+	$node->safe_psql('postgres', qq{COMMIT PREPARED '$q'; SELECT exact FROM mq.stats WHERE queue = '$q'});
+	wait_until($node, $counted->('1, 0, 1'), "$q: the message is leased, not delayed");
+	$node->safe_psql('postgres', "SELECT mq.release('$q', 1, $receipt)");
+	is($node->safe_psql('postgres', $counted->('1, 1, 0')), 't', "$q: it is delayed when it is released");
+	$receipt = $node->safe_psql('postgres', "UPDATE mq.q_$q SET ready_at = now() - interval '1 s' WHERE id = 1;
+		SELECT receipt FROM mq.dequeue('$q')");
+	$node->safe_psql('postgres', qq{BEGIN; UPDATE mq.q_$q SET ready_at = now() + '1 hour' WHERE id = 1; PREPARE TRANSACTION '$q'});
+	$node->safe_psql('postgres', qq{COMMIT PREPARED '$q'});
+	$node->safe_psql('postgres', "SELECT mq.ack('$q', 1, $receipt)");
+	wait_until($node, $counted->('1, 0, 0'), "$q: and gone when it is acked");
+}
+
 # A prepared UPDATE puts a message off; what failed meanwhile, known to memory only,
 # follows it: for who dequeues at once, and for the worker that writes the failure.
 for my $q ('off', 'off_too')

@@ -21,6 +21,7 @@ system($ENV{CC} || 'cc', '-shared', '-fPIC', "-I$include", '-o', $library,
 
 my $node = mq_node('main', conf => "autovacuum = off\n");
 my ($late, $other, $third) = map { session($node) } 1 .. 3;
+my $third_pid = backend_pid($third);
 my $at = "$dir/at";
 my $n = 0;
 
@@ -222,10 +223,22 @@ sub cases
 		commit_late("UPDATE mq.q_$q SET ready_at = now() + interval '$time' WHERE body = '\"x\"'");
 		$third->query_safe("UPDATE mq.q_$q SET ready_at = now() WHERE body = '\"x\"'");
 		go_on();
+		start_query($third, "SELECT body #>> '{}' FROM mq.dequeue('$q', wait => '10 s')");
+		wait_asleep($node, $third_pid);
 		settle($q, 'release');
-		is(take($q), 'x', "a leased message moved to $time and back, told in the other order, is delivered");
+		is(scalar finish_query($third), 'x', "a leased message moved to $time and back, told in the other order, is delivered");
 		agree($q, '...');
 	}
+
+	$q = new_queue();
+	$third->query_safe(enqueue($q, 'x'));
+	commit_late("UPDATE mq.q_$q SET ready_at = now() + interval '2 hours' WHERE body = '\"x\"'");
+	$third->query_safe("UPDATE mq.q_$q SET ready_at = now() WHERE body = '\"x\"'");
+	is(take($q), 'x', '... or leased after both, before the first is told');
+	go_on();
+	settle($q, 'release');
+	is(take($q), 'x', '... and released');
+	agree($q, '...');
 
 	$q = new_queue(backoff => q{'0'});
 	$third->query_safe(enqueue($q, 'x'));
