@@ -51,8 +51,8 @@ audit(MqQueue *q, TimestampTz now, TimestampTz steady)
 		return;
 	q->audited = steady;
 	/* what is missing for that long does not come any more */
-	odd = q->n.rows < 0 || q->n.later < q->nlater ||
-		(q->n.later > 0 && q->n.count_next == DT_NOEND && !q->n.counting);
+	odd = !q->n.counting && (q->n.rows < 0 || q->n.later < q->nlater ||
+							 (q->n.later > 0 && q->n.count_next == DT_NOEND));
 	if (odd && q->audit_odd)
 		q->n.exact = q->n.rows_exact = false;
 	q->audit_odd = odd;
@@ -89,7 +89,8 @@ forget_future(MqQueue *q, TimestampTz now)
 	if (q->n.counted_until > mq_time_add(now, USECS_PER_SEC))
 	{
 		q->n.exact = false;
-		mq_count_until(q, now);
+		q->n.counted_until = now;
+		mq_count_leases_until(q, now);
 		q->n.count_next = DT_NOBEGIN;
 		q->passed_by.xmax = InvalidFullTransactionId;
 	}
@@ -234,10 +235,10 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	TimestampTz from;
 	TimestampTz next;
 	int64		n;
-	uint32		walk;
 	int			partition = mq_partition_of(MyDatabaseId, def->relid);
 	FullTransactionId next_xid = ReadNextFullTransactionId();
 	Snapshot	latest;
+	Snapshot	snapshot;
 
 	/* a walk knows of its last predecessor only */
 	mq_outcome_retire(def->relid);
@@ -258,44 +259,29 @@ mq_maint_count_due(MqDef *def, Relation rel)
 	/* in one moment: a callback has come before, or counts by this snapshot */
 	latest = GetLatestSnapshot();
 	mq_count_by(&q->passed_by, latest, mq_full_xid(next_xid, latest->xmax));
-	mq_count_until(q, now);
+	q->n.count_from = from;
+	q->n.counted_until = now;
 	q->n.count_next = DT_NOEND; /* commits lower it from now on */
-	q->n.counting = true;
-	walk = ++q->n.walks;
+	mq_count_begin(q, false);
 	mq_unlock(q->partition);
 
-	PG_TRY();
-	{
-		Snapshot	snapshot = RegisterSnapshot(latest);
+	snapshot = RegisterSnapshot(latest);
+	snapshot->curcid = FirstCommandId;	/* as others see our own rows */
+	mq_reader_init(&r, def, rel);
+	n = mq_storage_count_due(&r, from, now, &next, snapshot);
+	mq_reader_done(&r);
+	UnregisterSnapshot(snapshot);
 
-		snapshot->curcid = FirstCommandId;	/* as others see our own rows */
-		mq_reader_init(&r, def, rel);
-		n = mq_storage_count_due(&r, from, now, &next, snapshot);
-		mq_reader_done(&r);
-		UnregisterSnapshot(snapshot);
-	}
-	PG_CATCH();
-	{
-		mq_lock(partition);
-		q = mq_queue_find(MyDatabaseId, def->relid, NULL);
-		if (q && q->n.walks == walk)
-			q->n.counting = q->n.exact = false;
-		mq_unlock(partition);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-
-	q = mq_queue_try_attach(def, rel);
-	if (q == NULL)
-		return;
-	/* else all rows were counted anew meanwhile */
-	if (q->n.walks == walk)
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
+	if (q && mq_count_end(q))
 	{
 		q->n.later -= n;
-		q->n.counting = false;
+		mq_count_leases_until(q, now);
 	}
-	q->n.count_next = Min(q->n.count_next, next);
-	mq_unlock(q->partition);
+	if (q)
+		q->n.count_next = Min(q->n.count_next, next);
+	mq_unlock(partition);
 }
 
 /*
@@ -340,11 +326,10 @@ mq_maint_recount(MqDef *def, Relation rel)
 	mq_shared->recount = q;
 	mq_shared->nrecount = 0;
 	mq_shared->recount_overflow = false;
-	q->n.recounting = true;
-	q->n.counting = false;		/* a walk under way has counted for nothing */
-	q->n.walks++;
+	mq_count_begin(q, true);
 	q->n.recounted = mq_steady();
-	mq_count_until(q, now);
+	q->n.counted_until = now;
+	mq_count_leases_until(q, now);
 	q->passed_by.xmax = InvalidFullTransactionId;
 	dlist_foreach(iter, &q->prepared)
 	{
@@ -356,61 +341,49 @@ mq_maint_recount(MqDef *def, Relation rel)
 	mq_unlock(partition);
 	LWLockRelease(mq_shared->registry);
 
-	PG_TRY();
-	{
-		/* who becomes visible after this is in the log */
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		snapshot->curcid = FirstCommandId;	/* as others see our own rows */
-		mq_reader_init(&r, def, rel);
-		xmax = mq_full_xid(ReadNextFullTransactionId(), snapshot->xmax);
-		rows = mq_storage_count(&r, now, &later, snapshot, xids, nxids, uncommitted);
+	/* who becomes visible after this is in the log */
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	snapshot->curcid = FirstCommandId;	/* as others see our own rows */
+	mq_reader_init(&r, def, rel);
+	xmax = mq_full_xid(ReadNextFullTransactionId(), snapshot->xmax);
+	rows = mq_storage_count(&r, now, &later, snapshot, xids, nxids, uncommitted);
 
-		log = palloc(sizeof(MqRecountDelta) * MQ_RECOUNT_LOG);
-		mq_lock(partition);
-		nlog = mq_shared->nrecount;
-		overflow = mq_shared->recount_overflow ||
-			!mq_count_by(&q->recounted_by, snapshot, xmax);
-		memcpy(log, mq_shared->recount_log, sizeof(MqRecountDelta) * nlog);
-		q->n.recounting = false;
-		/* who says otherwise from here on is right */
-		q->n.exact = q->n.rows_exact = !overflow;
-		rows_then = q->n.rows;
-		later_then = q->n.later;
-		mq_unlock(partition);
-		for (int i = 0; i < nlog; i++)
-			if (TransactionIdIsValid(log[i].xid) && XidInMVCCSnapshot(log[i].xid, snapshot))
-			{
-				rows += log[i].rows;
-				later += log[i].later;
-			}
-		mq_lock(partition);
-		q->n.rows += rows - rows_then;
-		q->n.later += later - later_then;
-		q->n.count_next = DT_NOBEGIN;
-		dlist_foreach(iter, &q->prepared)
+	log = palloc(sizeof(MqRecountDelta) * MQ_RECOUNT_LOG);
+	mq_lock(partition);
+	nlog = mq_shared->nrecount;
+	overflow = mq_shared->recount_overflow ||
+		!mq_count_by(&q->recounted_by, snapshot, xmax);
+	memcpy(log, mq_shared->recount_log, sizeof(MqRecountDelta) * nlog);
+	mq_count_end(q);
+	/* who says otherwise from here on is right */
+	q->n.exact = q->n.rows_exact = !overflow;
+	rows_then = q->n.rows;
+	later_then = q->n.later;
+	mq_unlock(partition);
+	for (int i = 0; i < nlog; i++)
+		if (TransactionIdIsValid(log[i].xid) && XidInMVCCSnapshot(log[i].xid, snapshot))
 		{
-			MqPrepared *p = dlist_container(MqPrepared, node, iter.cur);
-
-			for (int i = 0; i < nxids; i++)
-				if (p->unknown && p->xid == xids[i])
-				{
-					q->reserved += uncommitted[i] - p->reserved;
-					p->reserved = uncommitted[i];
-				}
+			rows += log[i].rows;
+			later += log[i].later;
 		}
-		mq_unlock(partition);
-		UnregisterSnapshot(snapshot);
-	}
-	PG_FINALLY();
+	mq_lock(partition);
+	q->n.rows += rows - rows_then;
+	q->n.later += later - later_then;
+	q->n.count_next = DT_NOBEGIN;
+	dlist_foreach(iter, &q->prepared)
 	{
-		mq_lock(partition);
-		q->n.recounting = false;
-		mq_unlock(partition);
-		LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
-		mq_shared->recount = NULL;
-		LWLockRelease(mq_shared->registry);
+		MqPrepared *p = dlist_container(MqPrepared, node, iter.cur);
+
+		for (int i = 0; i < nxids; i++)
+			if (p->unknown && p->xid == xids[i])
+			{
+				q->reserved += uncommitted[i] - p->reserved;
+				p->reserved = uncommitted[i];
+			}
 	}
-	PG_END_TRY();
+	mq_unlock(partition);
+	UnregisterSnapshot(snapshot);
+	mq_count_release();
 }
 
 /* A notification, unless it has become needless meanwhile. */

@@ -565,6 +565,7 @@ cleanup(SubTransactionId sub)
 	mq_expiry_abandon(sub);
 	mq_order_abandon();
 	mq_wait_leave();
+	mq_count_abandon();
 }
 
 static void

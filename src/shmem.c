@@ -455,7 +455,7 @@ mq_queue_create(Oid dboid, Oid relid, bool *created)
 		dlist_init(&q->prepared);
 		dlist_init(&q->waiters);
 		dlist_init(&q->matchers);
-		q->n.counted_until = DT_NOBEGIN;
+		q->n.counted_until = q->n.leases_until = DT_NOBEGIN;
 		q->n.count_next = DT_NOBEGIN;
 		q->audit_sum = -1;
 		q->write_after = DT_NOBEGIN;

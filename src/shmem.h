@@ -253,7 +253,7 @@ typedef struct MqLease
 	bool		unwritten;		/* attempts is more than the row says */
 	bool		held;			/* counted in queue->nheld */
 	uint8		timed_in;		/* MqTimer */
-	bool		is_later;		/* ready_at is after the queue's counted_until */
+	bool		is_later;		/* ready_at is after the queue's leases_until */
 	bool		dropping;		/* no delivery: a producer takes it to make room */
 	bool		unseen;			/* the row was not looked at yet, and may stand
 								 * elsewhere than the list said */
@@ -281,6 +281,8 @@ typedef struct MqCounters
 	int64		rows;			/* committed rows in the table */
 	int64		later;			/* ... due after counted_until, leased or not */
 	TimestampTz counted_until;	/* see stats.c */
+	TimestampTz leases_until;	/* the same of leases, which follows when the rows
+								 * have been walked */
 	TimestampTz count_next;		/* least due time after counted_until */
 	int64		enqueued;
 	int64		delivered;
@@ -376,7 +378,7 @@ typedef struct MqQueue
 	dlist_head	leases;			/* those not FAILED */
 	dlist_head	failed;			/* those FAILED */
 	int			nleases;		/* all of them */
-	dlist_head	later;			/* those of rows due after counted_until */
+	dlist_head	later;			/* those of rows due after leases_until */
 	int			nlater;
 	int			nfailed;		/* those FAILED, or SETTLING from FAILED */
 	int			ndropping;		/* those that are no deliveries */

@@ -12,7 +12,8 @@
  * is told by the callbacks of those who did it, which may come late and in another
  * order than they became visible; what happens to leases happens here and now.  As
  * the two are only added up, the order does not matter.  While a callback is still
- * to come, either may be less than nothing.
+ * to come, either may be less than nothing.  While rows are being walked, leases are
+ * counted as of before (leases_until), since the rows that come due still are.
  *
  * The walk over the rows that came due takes its snapshot together with
  * counted_until, under the lock.  A transaction that the snapshot sees, but whose
@@ -29,12 +30,23 @@
  * callback comes only after the walk, has been counted by it: the queue keeps
  * that snapshot too, so that such a callback leaves rows and later alone.
  *
- * All functions: the queue's partition is locked by the caller.
+ * All functions but mq_count_release and mq_count_abandon: the queue's partition is
+ * locked by the caller.
  */
 #include "stats.h"
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "xact.h"
+
+/* The rows that this process is counting, so that an error or its end gives it up. */
+static struct
+{
+	bool		active;
+	bool		anew;			/* all of them, being mq_shared->recount */
+	Oid			relid;
+	uint32		walk;
+}			running;
 
 /* The time after which this committed transaction's rows are later. */
 TimestampTz
@@ -60,7 +72,7 @@ void
 mq_count_lease(MqLease *l, TimestampTz ready_at)
 {
 	MqQueue    *q = l->queue;
-	bool		is_later = ready_at > q->n.counted_until;
+	bool		is_later = ready_at > q->n.leases_until;
 
 	l->ready_at = ready_at;
 	if (is_later == l->is_later)
@@ -78,16 +90,15 @@ mq_count_lease(MqLease *l, TimestampTz ready_at)
 	}
 }
 
-/* Moves counted_until.  The rows between are the caller's to count. */
+/* Moves leases_until. */
 void
-mq_count_until(MqQueue *q, TimestampTz until)
+mq_count_leases_until(MqQueue *q, TimestampTz until)
 {
 	dlist_mutable_iter iter;
 	dlist_head *lists[] = {&q->leases, &q->failed};
-	bool		back = until < q->n.counted_until;
+	bool		back = until < q->n.leases_until;
 
-	q->n.count_from = q->n.counted_until;
-	q->n.counted_until = until;
+	q->n.leases_until = until;
 	if (back)
 		for (int i = 0; i < 2; i++)
 			dlist_foreach_modify(iter, lists[i])
@@ -105,14 +116,73 @@ mq_count_until(MqQueue *q, TimestampTz until)
 		}
 }
 
-/* Rows that are not leased and come due after counted_until. */
+/* This process begins to walk the rows: those that came due, or all anew. */
+void
+mq_count_begin(MqQueue *q, bool anew)
+{
+	q->n.walks++;
+	q->n.counting = !anew;		/* a walk under way has counted for nothing */
+	q->n.recounting = anew;
+	running.active = true;
+	running.anew = anew;
+	running.relid = q->relid;
+	running.walk = q->n.walks;
+	mq_xact_want_end();
+}
+
+/*
+ * It has walked them; false if all have been counted anew meanwhile.  After a
+ * recount the caller has still to release the right to one.
+ */
+bool
+mq_count_end(MqQueue *q)
+{
+	bool		last = q->n.walks == running.walk;
+
+	running.active = running.anew;
+	if (last)
+		q->n.counting = q->n.recounting = false;
+	return last;
+}
+
+/* Others may recount their queues.  No lock is held by the caller. */
+void
+mq_count_release(void)
+{
+	running.active = false;
+	LWLockAcquire(mq_shared->registry, LW_EXCLUSIVE);
+	mq_shared->recount = NULL;
+	LWLockRelease(mq_shared->registry);
+}
+
+/* An error, or this process ends.  No lock is held by the caller. */
+void
+mq_count_abandon(void)
+{
+	int			partition;
+	MqQueue    *q;
+
+	if (!running.active)
+		return;
+	running.active = false;
+	partition = mq_partition_of(MyDatabaseId, running.relid);
+	mq_lock(partition);
+	q = mq_queue_find(MyDatabaseId, running.relid, NULL);
+	if (q && q->n.walks == running.walk)
+		q->n.counting = q->n.recounting = q->n.exact = false;
+	mq_unlock(partition);
+	if (running.anew)
+		mq_count_release();
+}
+
+/* Rows that are not leased and come due after leases_until. */
 static int64
 count_delayed(MqQueue *q)
 {
 	return Max(q->n.later - q->nlater, 0);
 }
 
-/* Messages that could be delivered at counted_until. */
+/* Messages that could be delivered at leases_until. */
 int64
 mq_count_ready(MqQueue *q)
 {
