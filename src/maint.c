@@ -50,12 +50,14 @@ audit(MqQueue *q, TimestampTz now, TimestampTz steady)
 	if (steady - q->audited < AUDIT_PAUSE)
 		return;
 	q->audited = steady;
-	/* what is missing for that long does not come any more */
+	/* what is missing for that long does not come any more; if counting anew does
+	 * not help either, no more until it has been well */
 	odd = !q->n.counting && (q->n.rows < 0 || q->n.later < q->nlater ||
 							 (q->n.later > 0 && q->n.count_next == DT_NOEND));
-	if (odd && q->audit_odd)
+	if (!odd)
+		q->audit_odd = 0;
+	else if (q->audit_odd < 2 && ++q->audit_odd == 2)
 		q->n.exact = q->n.rows_exact = false;
-	q->audit_odd = odd;
 	if (!q->n.exact || mq_count_ready(q) == 0 || mq_lane_has_work(q, now) ||
 		q->nblocked > 0 || q->nprepared > 0 || q->nparked_keys > 0 || mq_lane_scanning(q))
 	{
@@ -118,9 +120,11 @@ typedef struct Todo
 static bool
 something_ready(MqQueue *q, TimestampTz now)
 {
-	if (q->n.exact && mq_count_ready(q) == 0)
+	bool		exact = q->n.exact && !q->n.counting;
+
+	if (exact && mq_count_ready(q) == 0)
 		return false;
-	return (q->n.exact && !q->ordered) || mq_lane_has_work(q, now);
+	return (exact && !q->ordered) || mq_lane_has_work(q, now);
 }
 
 static Todo
@@ -274,14 +278,20 @@ mq_maint_count_due(MqDef *def, Relation rel)
 
 	mq_lock(partition);
 	q = mq_queue_find(MyDatabaseId, def->relid, def->hint);
-	if (q && mq_count_end(q))
-	{
-		q->n.later -= n;
-		mq_count_leases_until(q, now);
-	}
+	/* its slot has not gone to another queue meanwhile */
 	if (q)
+	{
+		if (mq_count_end(q))
+		{
+			q->n.later -= n;
+			mq_count_leases_until(q, q->n.counted_until);
+		}
 		q->n.count_next = Min(q->n.count_next, next);
+	}
 	mq_unlock(partition);
+	/* who looked meanwhile may have found nothing ready */
+	if (n > 0)
+		mq_worker_poke(DT_NOBEGIN);
 }
 
 /*
@@ -300,11 +310,8 @@ mq_maint_recount(MqDef *def, Relation rel)
 	FullTransactionId xmax;
 	MqRecountDelta *log;
 	int			nlog;
-	bool		overflow;
 	int64		rows;
 	int64		later;
-	int64		rows_then;
-	int64		later_then;
 	TransactionId xids[MAX_UNKNOWN];
 	int64		uncommitted[MAX_UNKNOWN] = {0};
 	int			nxids = 0;
@@ -348,28 +355,29 @@ mq_maint_recount(MqDef *def, Relation rel)
 	xmax = mq_full_xid(ReadNextFullTransactionId(), snapshot->xmax);
 	rows = mq_storage_count(&r, now, &later, snapshot, xids, nxids, uncommitted);
 
+	/* the log is judged without the lock, until nothing has been added meanwhile */
 	log = palloc(sizeof(MqRecountDelta) * MQ_RECOUNT_LOG);
-	mq_lock(partition);
-	nlog = mq_shared->nrecount;
-	overflow = mq_shared->recount_overflow ||
-		!mq_count_by(&q->recounted_by, snapshot, xmax);
-	memcpy(log, mq_shared->recount_log, sizeof(MqRecountDelta) * nlog);
-	mq_count_end(q);
-	/* who says otherwise from here on is right */
-	q->n.exact = q->n.rows_exact = !overflow;
-	rows_then = q->n.rows;
-	later_then = q->n.later;
-	mq_unlock(partition);
-	for (int i = 0; i < nlog; i++)
-		if (TransactionIdIsValid(log[i].xid) && XidInMVCCSnapshot(log[i].xid, snapshot))
-		{
-			rows += log[i].rows;
-			later += log[i].later;
-		}
-	mq_lock(partition);
-	q->n.rows += rows - rows_then;
-	q->n.later += later - later_then;
+	for (int judged = 0;; judged = nlog)
+	{
+		mq_lock(partition);
+		nlog = mq_shared->nrecount;
+		if (nlog == judged)
+			break;
+		memcpy(log, mq_shared->recount_log, sizeof(MqRecountDelta) * nlog);
+		mq_unlock(partition);
+		for (int i = judged; i < nlog; i++)
+			if (TransactionIdIsValid(log[i].xid) && XidInMVCCSnapshot(log[i].xid, snapshot))
+			{
+				rows += log[i].rows;
+				later += log[i].later;
+			}
+	}
+	q->n.rows = rows;
+	q->n.later = later;
 	q->n.count_next = DT_NOBEGIN;
+	q->n.exact = q->n.rows_exact = mq_count_by(&q->recounted_by, snapshot, xmax) &&
+		!mq_shared->recount_overflow;
+	mq_count_end(q);
 	dlist_foreach(iter, &q->prepared)
 	{
 		MqPrepared *p = dlist_container(MqPrepared, node, iter.cur);

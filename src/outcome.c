@@ -165,7 +165,7 @@ move_commit(MqQueue *q, const MqMove *m, TimestampTz now, TimestampTz horizon)
 void
 mq_outcome_want_notify(MqQueue *q, int64 ready_before)
 {
-	if (q->notify || ready_before > 0 || mq_count_ready(q) <= 0)
+	if (q->notify || ready_before > 0 || (mq_count_ready(q) <= 0 && !q->n.counting))
 		return;
 	q->notify = true;
 	mq_worker_poke(q->notified + 50 * 1000);
@@ -255,7 +255,8 @@ void_moves(MqTouch *t)
 			if (!m->is_new)
 				*l->was = m->was;
 		}
-		m->is_void = !l->is_new;
+		/* unless it brings the row that the first one has moved within it */
+		m->is_void = !l->is_new && !m->is_new;
 	}
 	pfree(leaving);
 }
@@ -565,7 +566,8 @@ cleanup(SubTransactionId sub)
 	mq_expiry_abandon(sub);
 	mq_order_abandon();
 	mq_wait_leave();
-	mq_count_abandon();
+	if (mq_count_abandon())
+		mq_worker_poke(DT_NOBEGIN);
 }
 
 static void

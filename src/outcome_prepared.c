@@ -131,8 +131,19 @@ mq_outcome_prepare(MqTouch *t, TransactionId xid)
 		const MqPlace *place = &t->moves.a[i].place;
 		MqLease    *l = t->moves.a[i].is_new ? NULL : mq_lease_find(q, place->id);
 
-		if (l && !(l->state == MQ_LEASE_SETTLING && l->xid == xid))
+		if (l && !(l->state == MQ_LEASE_SETTLING && l->xid == xid && l->verb != MQ_RELEASE))
 		{
+			const MqPlace *was = &t->moves.a[i].was;
+
+			if (l->gone_xid != xid)
+			{
+				/* whose move has not been met yet */
+				if (TransactionIdIsValid(l->gone_xid))
+					l->astray = true;
+				l->gone_other_time = false;
+			}
+			l->gone_other_time |= place->timed != was->timed ||
+				(place->timed && place->ready_at != was->ready_at);
 			l->gone_xid = xid;
 			l->gone_moves = true;
 			l->gone_priority = place->priority;
@@ -186,7 +197,7 @@ apply_prepared(MqQueue *q, MqPrepared *p, bool committed, FullTransactionId xid)
 					p.timed = l->gone_ready_at != DT_NOBEGIN;
 					p.ready_at = p.timed ? l->gone_ready_at : 0;
 					ItemPointerSetInvalid(&p.tid);
-					mq_lease_moved(l, &p, l->gone_ready_at != l->ready_at, mq_now());
+					mq_lease_moved(l, &p, l->gone_other_time, mq_now());
 				}
 			}
 			if (l->xid != p->xid || !TransactionIdIsValid(l->xid))

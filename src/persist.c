@@ -248,6 +248,7 @@ restore_lease(const FileLease *fl, int64 later)
 	l->xid = fl->lease.xid;
 	l->gone_xid = fl->lease.gone_xid;
 	l->gone_moves = fl->lease.gone_moves;
+	l->gone_other_time = fl->lease.gone_other_time;
 	l->gone_priority = fl->lease.gone_priority;
 	l->gone_ready_at = fl->lease.gone_ready_at;
 	l->behind = fl->lease.behind;

@@ -269,7 +269,7 @@ static bool
 queue_is_idle(MqQueue *q)
 {
 	if (q->nleases > 0 || q->nwaiters > 0 || q->nprepared > 0 ||
-		mq_shared->recount == q ||
+		mq_shared->recount == q || q->n.counting ||
 		(q->throttle.rate_limit > 0 && q->bucket_full > mq_steady()))
 		return false;
 	if (q->expirer != -1 || q->reserved != 0)

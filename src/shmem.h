@@ -261,6 +261,7 @@ typedef struct MqLease
 								 * order, and may stand elsewhere: all lanes are
 								 * scanned when it goes back */
 	bool		gone_moves;		/* gone_xid has moved the row, not deleted it */
+	bool		gone_other_time;	/* ... to another ready_at */
 	bool		dead;			/* SETTLING by a prepared one: it went to the dead
 								 * letters */
 	uint8		key_known;		/* MqKeyKnown */
@@ -417,7 +418,7 @@ typedef struct MqQueue
 	TimestampTz audited;		/* last audit by the worker (steady) ... */
 	int64		audit_sum;		/* ... and what it added up then */
 	int			audit_failures; /* how often it did not add up */
-	bool		audit_odd;		/* the counters could not be true then */
+	int			audit_odd;		/* how often the counters could not be true */
 
 	MqCountedBy recounted_by;	/* the last recount */
 	MqCountedBy passed_by;		/* the last move of counted_until, from count_from */

@@ -13,7 +13,8 @@
  * order than they became visible; what happens to leases happens here and now.  As
  * the two are only added up, the order does not matter.  While a callback is still
  * to come, either may be less than nothing.  While rows are being walked, leases are
- * counted as of before (leases_until), since the rows that come due still are.
+ * counted as of before (leases_until), since the rows that come due still are; what
+ * commits in that time makes the numbers about right only.
  *
  * The walk over the rows that came due takes its snapshot together with
  * counted_until, under the lock.  A transaction that the snapshot sees, but whose
@@ -59,12 +60,14 @@ mq_count_horizon(MqQueue *q, FullTransactionId xid)
 void
 mq_count_row(MqQueue *q, const MqPlace *place, int n, TimestampTz horizon)
 {
+	TimestampTz at = Min(place->ready_at, MQ_COUNT_NEVER);
+
 	q->n.rows += n;
 	if (!place->timed || place->ready_at <= horizon)
 		return;
 	q->n.later += n;
-	if (n > 0 && place->ready_at > q->n.counted_until && place->ready_at < q->n.count_next)
-		q->n.count_next = place->ready_at;
+	if (n > 0 && at > q->n.counted_until && at < q->n.count_next)
+		q->n.count_next = at;
 }
 
 /* The lease's row is known to be due at this time; DT_NOBEGIN: it has none, or is gone. */
@@ -155,24 +158,32 @@ mq_count_release(void)
 	LWLockRelease(mq_shared->registry);
 }
 
-/* An error, or this process ends.  No lock is held by the caller. */
-void
+/*
+ * An error, or this process ends: the rows are to be counted anew, true then.  No
+ * lock is held by the caller.
+ */
+bool
 mq_count_abandon(void)
 {
 	int			partition;
 	MqQueue    *q;
 
 	if (!running.active)
-		return;
+		return false;
 	running.active = false;
 	partition = mq_partition_of(MyDatabaseId, running.relid);
 	mq_lock(partition);
 	q = mq_queue_find(MyDatabaseId, running.relid, NULL);
 	if (q && q->n.walks == running.walk)
+	{
 		q->n.counting = q->n.recounting = q->n.exact = false;
+		if (running.anew)
+			q->n.rows_exact = false;
+	}
 	mq_unlock(partition);
 	if (running.anew)
 		mq_count_release();
+	return true;
 }
 
 /* Rows that are not leased and come due after leases_until. */

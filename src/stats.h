@@ -10,6 +10,9 @@
 
 #include "utils/snapshot.h"
 
+/* For count_next, as which infinity counts: DT_NOEND says that no row is later. */
+#define MQ_COUNT_NEVER	(END_TIMESTAMP - 1)
+
 extern TimestampTz mq_count_horizon(MqQueue *q, FullTransactionId xid);
 extern void mq_count_row(MqQueue *q, const MqPlace *place, int n, TimestampTz horizon);
 extern void mq_count_lease(MqLease *l, TimestampTz ready_at);
@@ -17,7 +20,7 @@ extern void mq_count_leases_until(MqQueue *q, TimestampTz until);
 extern void mq_count_begin(MqQueue *q, bool anew);
 extern bool mq_count_end(MqQueue *q);
 extern void mq_count_release(void);
-extern void mq_count_abandon(void);
+extern bool mq_count_abandon(void);
 extern int64 mq_count_ready(MqQueue *q);
 extern int64 mq_count_length(MqQueue *q);
 extern int64 mq_count_delayed(MqQueue *q);

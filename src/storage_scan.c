@@ -13,6 +13,7 @@
 #include "access/relscan.h"
 #include "access/subtrans.h"
 #include "storage/bufmgr.h"
+#include "stats.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -409,7 +410,7 @@ mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
 				continue;
 			if (seen.pos.t > upto)
 			{
-				*next = Min(*next, seen.pos.t);
+				*next = Min(*next, Min(seen.pos.t, MQ_COUNT_NEVER));
 				break;
 			}
 			n++;

@@ -139,8 +139,8 @@ typedef struct MqXactOps
 	void		(*reserve) (MqTouch *t);
 	void		(*prepare) (MqTouch *t, TransactionId xid);
 	void		(*ended) (void);	/* after all touches of an end */
-	void		(*cleanup) (SubTransactionId sub);	/* any end but a commit: a
-													 * scan or wait cut short */
+	void		(*cleanup) (SubTransactionId sub);	/* any end: a scan or wait
+													 * that was cut short */
 } MqXactOps;
 
 extern void mq_xact_init(const MqXactOps *ops);
