@@ -130,6 +130,11 @@ SELECT mq.enqueue('dl_none', '1');
 SELECT mq.nack('dl_none', id, receipt) FROM mq.dequeue('dl_none') m;
 SELECT ok(pg_temp.until('(SELECT count(*) = 0 FROM mq.q_dl_none)'), 'dropped');
 SELECT is((SELECT dead FROM mq.stats WHERE queue = 'dl_none'), 1::bigint, '... and counted');
+SELECT mq.enqueue('dl_none', '2');
+BEGIN;
+SELECT body FROM mq.dequeue('dl_none');
+ROLLBACK;
+SELECT is((SELECT count(*) FROM mq.dequeue('dl_none')), 0::bigint, 'what a rollback has used up is not delivered again');
 SELECT mq.create_queue('dl_ever', max_attempts => 0, backoff => '0');
 SELECT mq.enqueue('dl_ever', '1');
 DO $$
