@@ -500,7 +500,7 @@ mq_claim_sift(Claimer *c, Taken *taken, int n, TimestampTz now)
 				l->priority = row->place.priority;
 			}
 			if (!t->from_failed && !moved)
-				mq_count_lease(l, row->place.timed ? row->place.ready_at : DT_NOBEGIN);
+				mq_count_lease(l, mq_place_time(&row->place));
 			l->unseen = false;
 			l->attempts = t->attempts;
 			if (!c->peek)

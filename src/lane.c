@@ -537,7 +537,7 @@ mq_lane_scan(MqScanJob *job, MqReader *r)
 	/* ids are positive: nothing is skipped by starting behind id 0 */
 	if (!MQ_LANE_IS_DUE(job->lane) && from.t == DT_NOBEGIN)
 		from = (MqPos) {0, 0};
-	mq_scan_begin(&scan, r, job->lane, from, job->hi);
+	mq_scan_begin(&scan, r, job->lane, from, job->hi, NULL);
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();

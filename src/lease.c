@@ -437,7 +437,7 @@ mq_lease_moved(MqLease *l, const MqPlace *place, bool other_time, TimestampTz no
 	l->tid = place->tid;
 	l->relnode = l->queue->relnode;
 	l->priority = place->priority;
-	mq_count_lease(l, place->timed ? place->ready_at : DT_NOBEGIN);
+	mq_count_lease(l, mq_place_time(place));
 	/* what he says comes after the failure */
 	if (l->unwritten && other_time)
 		l->due = place->timed ? place->ready_at : now;

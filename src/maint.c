@@ -50,8 +50,11 @@ audit(MqQueue *q, TimestampTz now, TimestampTz steady)
 	if (steady - q->audited < AUDIT_PAUSE)
 		return;
 	q->audited = steady;
-	/* what is missing for that long does not come any more; if counting anew does
-	 * not help either, no more until it has been well */
+
+	/*
+	 * What is missing for that long does not come any more.  If counting anew does
+	 * not help either, no more of it until the counters have been well.
+	 */
 	odd = !q->n.counting && (q->n.rows < 0 || q->n.later < q->nlater ||
 							 (q->n.later > 0 && q->n.count_next == DT_NOEND));
 	if (!odd)

@@ -244,7 +244,7 @@ walk(Search *s, int lane, MqPos from, int64 hi)
 	/* as in mq_lane_scan */
 	if (!MQ_LANE_IS_DUE(lane) && from.t == DT_NOBEGIN)
 		from = (MqPos) {0, 0};
-	mq_scan_begin(&scan, s->r, lane, from, hi);
+	mq_scan_begin(&scan, s->r, lane, from, hi, NULL);
 	while (goes_on(s) && mq_scan_next(&scan, &seen))
 	{
 		if (MQ_LANE_IS_DUE(lane) && seen.pos.t > s->now && seen.look != MQ_LOOK_GONE)

@@ -80,6 +80,13 @@ mq_place_lane(const MqPlace *p)
 	return p->timed ? MQ_LANE_DUE(p->priority) : MQ_LANE_NOW(p->priority);
 }
 
+/* When a row there is due; DT_NOBEGIN: it has no time (none is due at that one). */
+static inline TimestampTz
+mq_place_time(const MqPlace *p)
+{
+	return p->timed ? p->ready_at : DT_NOBEGIN;
+}
+
 static inline MqPos
 mq_place_pos(const MqPlace *p)
 {

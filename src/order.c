@@ -371,7 +371,7 @@ mq_order_parked(MqReader *r, MqCandidate *cand, int max)
 
 	if (from == PG_INT64_MAX)
 		return 0;
-	mq_scan_begin(&scan, r, MQ_LANE_FRESH, (MqPos) {0, Max(from - 1, 0)}, PG_INT64_MAX);
+	mq_scan_begin(&scan, r, MQ_LANE_FRESH, (MqPos) {0, Max(from - 1, 0)}, PG_INT64_MAX, NULL);
 	while (n < max && mq_scan_next(&scan, &seen))
 	{
 		MqQueue    *q;

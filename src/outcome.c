@@ -135,8 +135,7 @@ move_leased(MqQueue *q, MqLease *l, const MqMove *m, TimestampTz now)
 		l->astray = true;
 		l->behind = l->tid;
 	}
-	mq_lease_moved(l, &m->place, m->place.timed != m->was.timed ||
-				   (m->place.timed && m->place.ready_at != m->was.ready_at), now);
+	mq_lease_moved(l, &m->place, mq_place_time(&m->place) != mq_place_time(&m->was), now);
 }
 
 /* Returns 1 if the row can be delivered from now on, 0 if later or never. */

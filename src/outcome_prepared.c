@@ -133,8 +133,6 @@ mq_outcome_prepare(MqTouch *t, TransactionId xid)
 
 		if (l && !(l->state == MQ_LEASE_SETTLING && l->xid == xid && l->verb != MQ_RELEASE))
 		{
-			const MqPlace *was = &t->moves.a[i].was;
-
 			if (l->gone_xid != xid)
 			{
 				/* whose move has not been met yet */
@@ -142,12 +140,11 @@ mq_outcome_prepare(MqTouch *t, TransactionId xid)
 					l->astray = true;
 				l->gone_other_time = false;
 			}
-			l->gone_other_time |= place->timed != was->timed ||
-				(place->timed && place->ready_at != was->ready_at);
+			l->gone_other_time |= mq_place_time(place) != mq_place_time(&t->moves.a[i].was);
 			l->gone_xid = xid;
 			l->gone_moves = true;
 			l->gone_priority = place->priority;
-			l->gone_ready_at = place->timed ? place->ready_at : DT_NOBEGIN;
+			l->gone_ready_at = mq_place_time(place);
 		}
 	}
 	for (int i = 0; i < t->gone.n; i++)

@@ -105,7 +105,8 @@ extern bool mq_row_key(MqReader *r, int64 id, ItemPointer tid, text **key);
 extern bool mq_row_first_of_key(MqReader *r, const char *key, int len, int64 from,
 								int64 stop, TimestampTz now, MqSeen *seen);
 
-extern void mq_scan_begin(MqScan *s, MqReader *r, int lane, MqPos from, int64 hi);
+extern void mq_scan_begin(MqScan *s, MqReader *r, int lane, MqPos from, int64 hi,
+						  Snapshot snapshot);
 extern bool mq_scan_next(MqScan *s, MqSeen *seen);
 extern void mq_scan_end(MqScan *s);
 

@@ -126,7 +126,7 @@ mq_owner_insert(MqDef *def, Relation rel, MqValues *values, int64 *id)
 	return inserted;
 }
 
-/* The executor's way to delete; the row goes to *taken if wanted. */
+/* The executor's way to delete; the row goes to *taken. */
 bool
 mq_owner_delete(MqReader *r, int64 id, MqValues *taken)
 {
@@ -157,7 +157,7 @@ mq_owner_delete(MqReader *r, int64 id, MqValues *taken)
 	}
 	PG_END_TRY();
 	done = SPI_processed > 0;
-	if (done && taken)
+	if (done)
 	{
 		MemoryContext spi = MemoryContextSwitchTo(caller);
 		HeapTuple	tuple = heap_copytuple(SPI_tuptable->vals[0]);

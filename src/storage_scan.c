@@ -12,8 +12,8 @@
 
 #include "access/relscan.h"
 #include "access/subtrans.h"
-#include "storage/bufmgr.h"
 #include "stats.h"
+#include "storage/bufmgr.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -217,20 +217,22 @@ start_phase(MqScan *s, int64 hi)
 
 /*
  * Starts a scan of a lane behind position `from`; for the fresh lane up to id
- * hi.  Takes the latest snapshot: whoever committed before this call is seen.
+ * hi.  Without a snapshot it takes the latest: whoever committed before this call is
+ * seen, and what has become of a row since then counts.  With one, what that sees
+ * is MQ_LOOK_OK.
  */
 void
-mq_scan_begin(MqScan *s, MqReader *r, int lane, MqPos from, int64 hi)
+mq_scan_begin(MqScan *s, MqReader *r, int lane, MqPos from, int64 hi, Snapshot snapshot)
 {
 	s->reader = r;
 	s->lane = lane;
 	s->from = from;
 	s->phase = 0;
-	s->as_seen = false;
+	s->as_seen = snapshot != NULL;
 	s->desc = NULL;
 	s->index = index_open(r->def->index[lane == MQ_LANE_FRESH ? MQ_INDEX_PKEY : MQ_INDEX_READY],
 						  AccessShareLock);
-	s->snapshot = mq_latest_snapshot();
+	s->snapshot = snapshot ? RegisterSnapshot(snapshot) : mq_latest_snapshot();
 	start_phase(s, hi);
 }
 
@@ -399,10 +401,7 @@ mq_storage_count_due(MqReader *r, TimestampTz after, TimestampTz upto,
 		MqScan		scan;
 		MqSeen		seen;
 
-		mq_scan_begin(&scan, r, MQ_LANE_DUE(p), (MqPos) {after, PG_INT64_MAX}, PG_INT64_MAX);
-		UnregisterSnapshot(scan.snapshot);
-		scan.snapshot = RegisterSnapshot(snapshot);
-		scan.as_seen = true;
+		mq_scan_begin(&scan, r, MQ_LANE_DUE(p), (MqPos) {after, PG_INT64_MAX}, PG_INT64_MAX, snapshot);
 		while (mq_scan_next(&scan, &seen))
 		{
 			CHECK_FOR_INTERRUPTS();

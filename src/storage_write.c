@@ -284,8 +284,8 @@ find_for_write(MqReader *r, int64 id, ItemPointer tid, ItemPointer found,
 
 /*
  * Deletes message id; where it stood goes to *was, the row as it was to *taken if
- * that is given (in the current memory context).  Waits for whoever holds the row, as a DELETE
- * does; follows it if it was updated.  False if it is gone.
+ * that is given (in the current memory context).  Waits for whoever holds the row,
+ * as a DELETE does; follows it if it was updated.  False if it is gone.
  */
 bool
 mq_row_delete(MqReader *r, int64 id, ItemPointer tid, MqPlace *was, MqValues *taken)
@@ -296,9 +296,11 @@ mq_row_delete(MqReader *r, int64 id, ItemPointer tid, MqPlace *was, MqValues *ta
 	{
 		MqValues	values;
 
-		if (!mq_owner_delete(r, id, taken ? taken : &values))
+		if (taken == NULL)
+			taken = &values;
+		if (!mq_owner_delete(r, id, taken))
 			return false;
-		*was = place_of(taken ? taken : &values);
+		*was = place_of(taken);
 		ItemPointerSetInvalid(&was->tid);
 		return true;
 	}
